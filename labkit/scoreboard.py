@@ -1,0 +1,365 @@
+"""Published beside recorded: every experiment of the reports, our runs of it on real data, and a verdict.
+
+A figure of a report comes from book/published.csv, one of ours from a record in results/. Nothing is typed.
+"""
+
+import math
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from labkit import runs
+from labkit.chapters import CHAPTERS
+from labkit.data import HEADS
+from labkit.data.names import ANIMALS
+from labkit.errors import DataError, nearest
+from labkit.runs import Run
+
+if TYPE_CHECKING:
+    from pandas.io.formats.style import Styler
+
+PUBLISHED, DEFECTS, RESULTS = Path("book/published.csv"), Path("book/defects.toml"), Path("results")
+HEADLINES = ("test_accuracy", "valid_accuracy")  # the figure an experiment is judged by, the first it has
+AS_RUN = ("_as_run", "-report000", "-report001")
+AS_MEANT = ("", "-honest")
+RAN_AS = {"dual_cifar/accnrr": "dual_cifar/accn_l2"}  # what the report's code built under another name
+TRAINED_ON = {"noisy_cifar": 45_000, "animals": 11_453, "dual_cifar": 44_992, "cifar100": 40_000}
+CLEANED = 8_100  # images that train report 000's label cleaner
+PRETRAINED = ("resnet50v2", "mobilenetv2", "xception", "inception_transfer", "efficientnetv2b0")
+THROUGHPUT = 85e9  # multiply-adds a second in training, measured on two cores with plain convolutions
+PASSES = 3  # a training step costs about three forward passes
+LUCK = 0.01  # between seeds, where it was not measured: the reports' own reruns differ by that much
+
+
+@dataclass(frozen=True)
+class Defect:
+    """Something that a report got wrong."""
+
+    report: str
+    number: int
+    what: str
+    where: str
+    found: str
+    changed: str
+    mended: str
+    invalidates: tuple[str, ...] = ()
+    because: str = ""
+
+    @property
+    def name(self) -> str:
+        """The defect's name in text, such as "000-2"."""
+        return f"{self.report}-{self.number}"
+
+
+@dataclass(frozen=True)
+class Side:
+    """Our runs of one experiment done one way, and what they say of the figure that is judged."""
+
+    metric: str
+    runs: tuple[Run, ...]
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The figure of each run that has it."""
+        found = (figure(run, self.metric) for run in self.runs)
+        return tuple(value for value in found if value is not None)
+
+    @property
+    def mean(self) -> float:
+        """The mean over seeds; not a number without a run."""
+        return sum(self.values) / len(self.values) if self.values else math.nan
+
+    @property
+    def deviation(self) -> float:
+        """The standard deviation between seeds; not a number for fewer than two."""
+        if len(self.values) < 2:
+            return math.nan
+        return math.sqrt(sum((value - self.mean) ** 2 for value in self.values) / (len(self.values) - 1))
+
+    @property
+    def images(self) -> float:
+        """On how many images the figure was measured."""
+        part = self.metric.partition("_")[0]
+        return min((run.metrics[part]["n"] for run in self.runs if part in run.metrics), default=math.inf)
+
+    def __str__(self) -> str:
+        """Mean, spread and number of seeds, as a table shows them."""
+        if not self.values:
+            return ""
+        if len(self.values) == 1:
+            return f"{self.mean:.4f}"
+        return f"{self.mean:.4f} ± {self.deviation:.4f} ({len(self.values)} seeds)"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One experiment of a report beside our runs of it: as its code ran, and as its text meant it."""
+
+    chapter: str
+    experiment: str
+    report: str
+    where: str
+    metric: str
+    published: float
+    images: float  # behind the published figure; infinite where the report does not say
+    as_run: Side
+    as_meant: Side
+
+    @property
+    def name(self) -> str:
+        """The experiment's name in records and on the command line."""
+        return f"{self.chapter}/{self.experiment}"
+
+    @property
+    def judged(self) -> Side:
+        """What the published figure is held against: the runs as the report ran, where there are any."""
+        return self.as_run if self.as_run.values else self.as_meant
+
+    @property
+    def difference(self) -> float:
+        """How far ours lies above the published figure."""
+        return self.judged.mean - self.published
+
+    @property
+    def tolerance(self) -> float:
+        """Two standard deviations of what luck alone puts between two such figures.
+
+        Luck is in the images that were drawn for testing, theirs and ours, and in the seed of training. Where
+        fewer than three seeds were run the spread between seeds is taken as at least one point.
+        """
+        side = self.judged
+        if not side.values:
+            return math.nan
+        seeds = side.deviation if len(side.values) > 2 else max(LUCK, side.deviation or 0.0)
+        theirs = self.published * (1 - self.published) / self.images
+        ours = side.mean * (1 - side.mean) / side.images
+        return 2 * math.sqrt(theirs + ours + seeds**2 * (1 + 1 / len(side.values)))
+
+    @property
+    def verdict(self) -> str:
+        """What became of the published figure, in a few words."""
+        defect = invalidating(self.name)
+        if defect:
+            return f"report invalid: {defect.because} (defect {defect.name})"
+        if not self.judged.values:
+            return "not run yet"
+        if any(_other_data(run) for run in self.judged.runs):
+            return "not comparable: measured on other images than the report's"
+        if abs(self.difference) <= self.tolerance:
+            return "reproduced"
+        way = "above" if self.difference > 0 else "below"
+        return f"not reproduced: {100 * abs(self.difference):.1f} points {way}"
+
+
+def published(chapter: str = "*") -> pd.DataFrame:
+    """The reports' figures, one row each."""
+    table = pd.read_csv(project() / PUBLISHED, dtype={"report": str})
+    return table[[fnmatchcase(name, chapter) for name in table["chapter"]]].reset_index(drop=True)
+
+
+def defects() -> tuple[Defect, ...]:
+    """What the reports got wrong, in their order."""
+    with (project() / DEFECTS).open("rb") as stream:
+        entries = tomllib.load(stream)["defect"]
+    return tuple(Defect(**entry | {"invalidates": tuple(entry.get("invalidates", ()))}) for entry in entries)
+
+
+def invalidating(name: str) -> Defect | None:
+    """The defect by which an experiment's published figure does not measure what it says, if there is one."""
+    patterns = ((defect, pattern) for defect in defects() for pattern in defect.invalidates)
+    return next((defect for defect, pattern in patterns if fnmatchcase(name, pattern)), None)
+
+
+def recorded(name: str = "*") -> list[Run]:
+    """The committed records on real data whose name matches a shell pattern, by name and seed."""
+    folder = project() / RESULTS
+    found = [runs.load(path) for path in sorted(folder.rglob("*.json"))]
+    real = [run for run in found if fnmatchcase(run.name, name) and not _synthetic(run)]
+    return sorted(real, key=lambda run: (run.name, run.seed))
+
+
+def rows(chapter: str) -> list[Row]:
+    """Every experiment of a chapter that a report gives a figure for, in the order of the reports."""
+    if chapter not in CHAPTERS:
+        raise DataError(
+            f"There is no chapter {chapter!r}.", expected=", ".join(CHAPTERS), mend=nearest(chapter, CHAPTERS)
+        )
+    records = recorded(f"{chapter}/*")
+    figures = published(chapter)
+    figures = figures[figures["report"].str.isdigit()]
+    return [
+        _row(chapter, experiment, group, records)
+        for experiment, group in figures.groupby("experiment", sort=False)
+    ]
+
+
+def row(name: str) -> Row:
+    """One experiment by its name, such as "dual_cifar/accn"."""
+    chapter, _, experiment = name.partition("/")
+    found = {row.experiment: row for row in rows(chapter)}
+    if experiment not in found:
+        raise DataError(
+            f"No report gives a figure for {name!r}.",
+            expected=", ".join(found),
+            mend=nearest(experiment, found) or None,
+        )
+    return found[experiment]
+
+
+def table(chapter: str) -> pd.DataFrame:
+    """The scoreboard of a chapter: one row an experiment, empty where nothing was measured."""
+    entries = [
+        {
+            "experiment": row.experiment,
+            "report": row.report,
+            "metric": row.metric,
+            "published": row.published,
+            "as run": row.as_run.mean,
+            "as meant": row.as_meant.mean,
+            "spread": row.judged.deviation,
+            "seeds": len(row.judged.values),
+            "difference": row.difference,
+            "tolerance": row.tolerance,
+            "verdict": row.verdict,
+        }
+        for row in rows(chapter)
+    ]
+    return pd.DataFrame(entries).set_index("experiment")
+
+
+def compare(chapter: str, these: Iterable[Run] = ()) -> "Styler":
+    """Published, recorded on real data, and this execution side by side; `these` are the runs just made."""
+    made: dict[str, list[Run]] = {}
+    for run in these:
+        made.setdefault(run.name, []).append(run)
+    entries = []
+    for row in rows(chapter):
+        names = (*_names(row.name, AS_MEANT), *_names_as_run(row.name))
+        here = [run for name in names for run in made.get(name, ())]
+        entries.append(
+            {
+                "experiment": row.experiment,
+                "figure": row.metric.replace("_", " "),
+                "published": f"{row.published:.4f}",
+                "recorded on real data": str(row.as_meant) or "not yet",
+                "recorded as the report ran": str(row.as_run),
+                "this execution": _here(row.metric, here),
+                "verdict": row.verdict,
+            }
+        )
+    style = pd.DataFrame(entries).style.hide(
+        axis="index"
+    )  # unlike a plain table, it shows long texts in full
+    return style.set_uuid(chapter).set_table_attributes('class="dataframe"')
+
+
+def figure(run: Run, metric: str) -> float | None:
+    """A figure of a run under the name it has in book/published.csv; None where the run has none."""
+    if metric == "epochs":
+        return run.epochs
+    if metric == "seconds_per_epoch":
+        return run.record["seconds_per_epoch"]
+    part, _, what = metric.partition("_")
+    if part == "train":
+        return (run.record["history"].get(what) or [None])[-1]
+    if part in HEADS:
+        return run.metrics.get("test", {}).get("heads", {}).get(part, {}).get(what)
+    return run.metrics.get(part, {}).get(what)
+
+
+def cost(name: str, macs: Mapping[str, int] | None = None) -> str:
+    """What running an experiment by its report's recipe would take.
+
+    `macs` are the multiply-adds of every model; without them the models are asked, for which Keras is loaded.
+    """
+    macs = macs or _model_macs()
+    chapter, _, experiment = name.partition("/")
+    model = max((known for known in macs if experiment.startswith(known)), key=len, default=None)
+    if model is None:
+        return "less than a minute on two cores"
+    figures = published(chapter)
+    epochs = figures[figures["metric"] == "epochs"].set_index("experiment")["value"]
+    count = epochs.get(experiment, epochs.max())
+    passes = 1 if experiment.endswith("_transfer") else PASSES
+    images = CLEANED if experiment.endswith("_cleaner") else TRAINED_ON[chapter]
+    hours = macs[model] * images * count * passes / THROUGHPUT / 3600
+    weights = " and ImageNet weights" if model in PRETRAINED else ""
+    return f"{_duration(hours)} on two cores{weights}"
+
+
+def _model_macs() -> dict[str, int]:
+    from labkit import models
+
+    return {name: models.card(name).macs for name in models.names()}
+
+
+def project() -> Path:
+    """The folder of the project: the working folder, one above it, or the one the package lies in."""
+    for folder in (Path.cwd(), *Path.cwd().parents, Path(__file__).parents[1]):
+        if (folder / PUBLISHED).exists():
+            return folder
+    raise DataError(
+        f"{PUBLISHED} was not found in {Path.cwd()} or above it.",
+        expected="a folder inside the project",
+        mend="start in the folder that the project was cloned to",
+    )
+
+
+def _row(chapter: str, experiment: str, figures: pd.DataFrame, records: list[Run]) -> Row:
+    metrics = figures.set_index("metric")
+    metric = next(name for name in HEADLINES if name in metrics.index)
+    main = metrics.loc[metric]
+    name = f"{chapter}/{experiment}"
+    as_run, as_meant = (
+        Side(metric, tuple(run for run in records if run.name in names))
+        for names in (_names_as_run(name), _names(name, AS_MEANT))
+    )
+    images = math.inf if math.isnan(main["images"]) else float(main["images"])
+    return Row(
+        chapter,
+        experiment,
+        main["report"],
+        main["where"],
+        metric,
+        float(main["value"]),
+        images,
+        as_run,
+        as_meant,
+    )
+
+
+def _names_as_run(name: str) -> tuple[str, ...]:
+    other = (RAN_AS[name],) if name in RAN_AS else ()
+    return (*_names(name, AS_RUN), *other)
+
+
+def _names(name: str, endings: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name + ending for ending in endings)
+
+
+def _synthetic(run: Run) -> bool:
+    return run.record["data"]["train"]["source"].startswith("synthetic")
+
+
+def _other_data(run: Run) -> bool:
+    """Report 002's photos cannot be had; a set of other animals says nothing about its figures."""
+    classes = run.metrics.get("test", {}).get("classes", ANIMALS)
+    return run.chapter == "animals" and set(classes) != set(ANIMALS)
+
+
+def _here(metric: str, made: list[Run]) -> str:
+    values = [f"{value:.4f}" for run in made if (value := figure(run, metric)) is not None]
+    return ", ".join(values)
+
+
+def _duration(hours: float) -> str:
+    if hours < 1 / 60:
+        return "less than a minute"
+    if hours < 1:
+        return f"about {hours * 60:.0f} min"
+    return f"about {hours:.0f} h" if hours < 100 else f"about {hours / 24:.0f} days"
