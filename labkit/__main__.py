@@ -1,0 +1,84 @@
+"""The command line: `python -m labkit list | run NAME | publish FOLDER`."""
+
+import argparse
+import ast
+import os
+import shlex
+import sys
+from typing import Any
+
+from labkit.errors import LabkitError, ParameterError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Do what the command line says; a mistake is one message and exit status 2."""
+    parsed, rest = _parser().parse_known_args(arguments)
+    try:
+        return parsed.command(parsed, rest)
+    except LabkitError as error:
+        sys.stderr.write(f"labkit: {error}\n")
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m labkit", description="Run the book's experiments.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    listing = commands.add_parser("list", help="print the experiments")
+    listing.add_argument("pattern", nargs="?", default="*", help="a shell pattern such as 'dual_cifar/*'")
+    listing.set_defaults(command=_list)
+    run = commands.add_parser("run", help="train and score one experiment; parameters as --name value")
+    run.add_argument("name", help="an experiment, such as noisy_cifar/vgg")
+    run.set_defaults(command=_run)
+    publish = commands.add_parser("publish", help="write the committed record of finished runs")
+    publish.add_argument("folders", nargs="+", help="folders of runs, such as _build/runs/noisy_cifar/*")
+    publish.set_defaults(command=_publish)
+    return parser
+
+
+def _list(parsed: argparse.Namespace, rest: list[str]) -> int:
+    from labkit import experiments
+
+    for name in experiments.names(parsed.pattern):
+        sys.stdout.write(f"{name:44} {experiments.get(name).says}\n")
+    return 0
+
+
+def _run(parsed: argparse.Namespace, rest: list[str]) -> int:
+    from labkit import experiments
+
+    os.environ["LABKIT_COMMAND"] = shlex.join(["python", "-m", "labkit", "run", parsed.name, *rest])
+    run = experiments.run(parsed.name, **_parameters(rest))
+    sys.stdout.write(f"{run}\n")
+    return 0
+
+
+def _publish(parsed: argparse.Namespace, rest: list[str]) -> int:
+    from labkit import runs
+
+    for folder in parsed.folders:
+        sys.stdout.write(f"{runs.publish(runs.load(folder))}\n")
+    return 0
+
+
+def _parameters(words: list[str]) -> dict[str, Any]:
+    """Read `--seed 3 --data FOLDER` as the parameters of a chapter, numbers as numbers."""
+    names, values = words[::2], words[1::2]
+    wrong = [name for name in names if not name.startswith("--")]
+    if wrong or len(names) != len(values):
+        raise ParameterError(
+            f"The arguments {' '.join(words)!r} are not pairs of a name and a value.",
+            expected="--name value, such as --seed 3 --profile full",
+        )
+    return {name[2:].replace("-", "_"): _value(value) for name, value in zip(names, values, strict=True)}
+
+
+def _value(text: str) -> Any:
+    try:
+        value = ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text
+    return value if isinstance(value, int | float | None) else text
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,424 @@
+"""Experiments of chapter 1: train on wrong labels, then filter, correct or outvote them."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+
+from labkit import data, evaluation, labels, models, protocols, recipes, training
+from labkit.chapters import CHAPTERS, Settings
+from labkit.data import ImageSet
+from labkit.data.course import numbered
+from labkit.data.decode import read_tiles
+from labkit.errors import ParameterError, nearest
+from labkit.evaluation import Predictions
+from labkit.experiments.registry import place, register
+from labkit.protocols import NoisySplit
+from labkit.recipes import Recipe
+from labkit.runs import Run
+
+CLASSIFIERS = ("vgg", "cct", "resnet8", "resnet44")  # of report 000, each with a cleaner, Model II and mixup
+MODEL1 = dict.fromkeys(CLASSIFIERS, "report000_model1") | {
+    "cnn1": "report001_cnn",
+    "inception_transfer": "report001_inception",
+}
+FILTERED = {"cnn2": "report001_cnn", "inception_transfer": "report001_inception"}
+# Networks that a short profile trains in earnest; the others take their steps on BRIEF images.
+IN_EARNEST = {
+    "smoke": ("histogram", "cnn1", "cnn2"),
+    "quick": ("histogram", "cnn1", "cnn2", "vgg", "resnet8"),
+}
+SMALL_BATCH = 16  # in smoke, for cnn2: its batch normalization needs more steps than few true labels give
+BRIEF = {"smoke": 100, "quick": 2_000}
+
+
+def images(settings: Settings) -> ImageSet:
+    """The chapter's images with the labels they were given, and the true ones where they are known."""
+    return _images(*_source(settings))
+
+
+def unseen(settings: Settings) -> ImageSet | None:
+    """Test images apart from all others, which no protocol touches; None where the source has none."""
+    return _unseen(*_source(settings)[:3])
+
+
+def test_folder(settings: Settings) -> np.ndarray:
+    """The images to predict: those of the course's test folder, or else test images of our own."""
+    folder = Path(place(settings, "noisy_cifar")) / "test_images"
+    if folder.is_dir():
+        return read_tiles([str(folder / name) for name, *_ in numbered(folder, prefix="test")])
+    apart = unseen(settings)
+    return (split(settings).test if apart is None else apart).images
+
+
+def split(settings: Settings) -> NoisySplit:
+    """The chapter's images, split by the chapter's protocol."""
+    return _split(settings.protocol, *_source(settings))
+
+
+def _source(settings: Settings) -> tuple[str, int, int | None, float, str]:
+    """All that decides the images, so that a notebook full of experiments reads or draws them once."""
+    where = place(settings, "noisy_cifar")
+    return where, settings.seed, settings.n, settings.noise_rate, settings.noise_kind
+
+
+@lru_cache(maxsize=2)
+def _images(source: str, seed: int, n: int | None, noise_rate: float, noise_kind: str) -> ImageSet:
+    return data.noisy_cifar(source, seed=seed, n=n, noise_rate=noise_rate, noise_kind=noise_kind)
+
+
+@lru_cache(maxsize=2)
+def _unseen(source: str, seed: int, n: int | None) -> ImageSet | None:
+    if source not in ("synthetic", "download"):
+        folder = Path(source)
+        if not ((folder / "test_images").is_dir() and (folder / "test_labels.csv").is_file()):
+            return None
+    return data.noisy_cifar_test(source, seed=seed, n=None if n is None else max(1, n // 10))
+
+
+@lru_cache(maxsize=3)
+def _split(protocol: str, source: str, seed: int, n: int | None, *noise: float | str) -> NoisySplit:
+    parts = protocols.noisy_cifar(_images(source, seed, n, *noise), protocol)
+    return replace(parts, unseen=_unseen(source, seed, n))
+
+
+def brief(settings: Settings, name: str) -> Settings:
+    """The settings for one network: a short profile shows most of the networks a few images, once."""
+    if name in IN_EARNEST.get(settings.profile, (name,)):
+        small = settings.profile == "smoke" and name == "cnn2"
+        return replace(settings, batch=SMALL_BATCH) if small else settings
+    usual = CHAPTERS["noisy_cifar"].profiles[settings.profile].epochs
+    return replace(
+        settings,
+        n=min(BRIEF[settings.profile], settings.n or BRIEF[settings.profile]),
+        epochs=1 if settings.epochs == usual else settings.epochs,
+        batch=None,
+    )
+
+
+def under(settings: Settings, protocol: str) -> Settings:
+    """The same settings with another protocol."""
+    return replace(settings, own={**settings.own, "protocol": protocol})
+
+
+def recipe(settings: Settings, name: str, **changes: Any) -> Recipe:
+    """A recipe as the chapter's protocol lets it select: report 001 holds no validation images back."""
+    found = settings.apply(recipes.RECIPES[name]).but(**changes)
+    if settings.protocol == "report001" and found.monitor.startswith("val_"):
+        return found.but(monitor=found.monitor.removeprefix("val_"), patience=None, restore_best=False)
+    if settings.protocol == "honest" and not found.restore_best:
+        return found.but(monitor="val_accuracy", restore_best=True)
+    return found
+
+
+def train(
+    settings: Settings,
+    stage: str,
+    model: keras.Model,
+    parts: tuple[ImageSet, ImageSet | None],
+    recipe: Recipe,
+) -> Run:
+    """Fit one stage, named after the model, the stage and the protocol, on (train, valid)."""
+    name = f"noisy_cifar/{stage}-{settings.protocol}"
+    once = model.name == "inception_transfer" and settings.profile != "smoke"  # its features never change
+    return training.fit(model, *parts, recipe, run=name, runs=settings.runs, frozen_once=once)
+
+
+def scored(run: Run, model: keras.Model, part: str, images: ImageSet) -> Run:
+    """Add the model's result on `images` to the run's record, unless it is there."""
+    if run.metrics.get(part, {}).get("fingerprint") == images.fingerprint():
+        return run
+    return run.score(part, evaluation.predict(model, images))
+
+
+def scored_classifier(run: Run, model: keras.Model, parts: NoisySplit) -> Run:
+    """Score a classifier: on the test part by true and by given labels, and on unseen images."""
+    if run.metrics.get("test", {}).get("fingerprint") != parts.test.fingerprint():
+        predictions = evaluation.predict(model, parts.test)
+        run = run.score("test", predictions)
+        run = run.score("test_given", predictions.against(parts.test.hints))
+    return run if parts.unseen is None else scored(run, model, "unseen", parts.unseen)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How well labels were judged on images whose truth the judge did not learn from."""
+
+    correction: labels.Correction
+    images: ImageSet
+
+    def summary(self) -> dict[str, Any]:
+        """What a record keeps; accuracy is the share of right labels among those that are left."""
+        noise = self.correction.residual_noise
+        return {
+            "n": len(self.images),
+            "accuracy": 0.0 if np.isnan(noise) else 1 - noise,
+            "source": self.images.source,
+            "fingerprint": self.images.fingerprint(),
+            **asdict(self.correction),
+        }
+
+
+def judgement(images: ImageSet, given: np.ndarray, after: np.ndarray) -> Judgement:
+    """Score corrected labels, or a mask of kept ones, against the truth."""
+    return Judgement(labels.correction_report(given, after, images.labels), images)
+
+
+def histogram_baseline(settings: Settings, parts: NoisySplit) -> tuple[keras.Model, Run]:
+    """Logistic regression of the labels as given on colour histograms, as a network of one layer."""
+    model = models.build("histogram", seed=settings.seed)
+    features = keras.Model(model.input, model.get_layer("logits").input)
+    shares = features.predict(parts.noisy.images, batch_size=1024, verbose=0)
+    fitted = LogisticRegression(max_iter=1000).fit(shares, parts.noisy.labels)
+    weights, offsets = np.zeros((shares.shape[1], len(parts.test.classes))), np.full(10, -100.0)
+    weights[:, fitted.classes_], offsets[fitted.classes_] = fitted.coef_.T, fitted.intercept_
+    model.get_layer("logits").set_weights([weights, offsets])
+    untouched = recipes.RECIPES["report001_cnn"].but(epochs=0, seed=settings.seed)
+    run = train(settings, "histogram_baseline", model, (parts.noisy, parts.valid), untouched)
+    run = run.score("given_labels", given_labels(images(settings)))
+    return model, scored_classifier(run, model, parts)
+
+
+def given_labels(images: ImageSet) -> Predictions:
+    """The given labels as if a model had predicted them, scored where the truth is known."""
+    known = images.take(images.true_labels >= 0)
+    opinions = np.eye(len(images.classes))[known.labels]
+    return Predictions(opinions, known.true_labels, images.classes, images.source, known.fingerprint())
+
+
+def model1(
+    settings: Settings, parts: NoisySplit, name: str, *, called: str | None = None, **changes: Any
+) -> tuple[keras.Model, Run]:
+    """Train a classifier on the labels as given, by its recipe or with changes to it."""
+    model = build(settings, name)
+    how = recipe(settings, MODEL1[name], **changes)
+    run = train(settings, called or name, model, (parts.noisy, parts.valid), how)
+    return model, _with_training_images(scored_classifier(run, model, parts), model, parts)
+
+
+def build(settings: Settings, name: str, seed: int | None = None) -> keras.Model:
+    """A network of this chapter; the one backbone starts from the weights the settings name."""
+    seed = settings.seed if seed is None else seed
+    if name != "inception_transfer":
+        return models.build(name, seed=seed)
+    return models.build(name, seed=seed, weights=None if settings.weights == "none" else settings.weights)
+
+
+def _with_training_images(run: Run, model: keras.Model, parts: NoisySplit) -> Run:
+    """Score Model I on the training images whose truth is known, by true and by given labels."""
+    known = parts.noisy.take(parts.noisy.true_labels >= 0)
+    if run.metrics.get("train_given", {}).get("fingerprint") == known.fingerprint():
+        return run
+    predictions = evaluation.predict(model, known)
+    return run.score("train_given", predictions).score("train", predictions.against(known.true_labels))
+
+
+def cleaner(settings: Settings, parts: NoisySplit, name: str) -> tuple[keras.Model, keras.Model, Run]:
+    """Train the label-cleaning network on top of Model I; returns classifier, cleaner and the cleaner's run.
+
+    Under `report000` the cleaner shares the classifier's layers and changes them, as in the report.
+    """
+    classifier, _ = model1(settings, parts, name)
+    judge = models.build("label_cleaner", classifier=classifier, as_run=parts.leaks, seed=settings.seed)
+    shown = (parts.judge_train, parts.judge_valid)
+    run = train(settings, f"{name}_cleaner", judge, shown, recipe(settings, "report000_cleaner"))
+    if run.metrics.get("test", {}).get("fingerprint") != parts.judge_test.fingerprint():
+        opinion = evaluation.predict(judge, parts.judge_test)
+        run = run.score("test", opinion)
+        run = run.score("corrections", judgement(parts.judge_test, parts.judge_test.hints, opinion.predicted))
+    return classifier, judge, run
+
+
+def corrected(settings: Settings, parts: NoisySplit, name: str) -> tuple[keras.Model, ImageSet]:
+    """Model I, and the training set with the labels its cleaner gives."""
+    classifier, judge, _ = cleaner(settings, parts, name)
+    given = parts.unsure.labels
+    if parts.leaks:  # the report showed its cleaner the true labels where it had them, then replaced them
+        truth = parts.unsure.true_labels
+        given = np.where(truth >= 0, truth, given)
+    opinion = evaluation.predict(judge, parts.unsure.with_hints(given)).predicted
+    return classifier, data.join(parts.kept, parts.unsure.relabel(opinion))
+
+
+def model2(settings: Settings, parts: NoisySplit, name: str) -> tuple[keras.Model, Run]:
+    """Train Model I further on corrected labels."""
+    classifier, relabelled = corrected(settings, parts, name)
+    valid = parts.valid
+    if parts.leaks:  # the report validates on the tail of the set it trains on, labelled by the cleaner
+        cut = len(relabelled) - len(relabelled) // 10
+        relabelled, valid = relabelled.take(slice(cut)), relabelled.take(slice(cut, None))
+    how = recipe(settings, "report000_model2")
+    run = train(settings, f"{name}_model2", classifier, (relabelled, valid), how)
+    return classifier, scored_classifier(run, classifier, parts)
+
+
+def mixup(settings: Settings, parts: NoisySplit, name: str) -> tuple[keras.Model, Run]:
+    """Train Model I further on corrected labels with mixup."""
+    classifier, relabelled = corrected(settings, parts, name)
+    valid, how = parts.valid, recipe(settings, "report000_mixup_honest")
+    if parts.leaks:  # the report validates on the images with kept labels and selects on training accuracy
+        relabelled, valid = relabelled.take(slice(len(parts.kept), None)), parts.kept
+        how = recipe(settings, "report000_mixup")
+    run = train(settings, f"{name}_mixup", classifier, (relabelled, valid), how)
+    return classifier, scored_classifier(run, classifier, parts)
+
+
+def self_filter(settings: Settings, parts: NoisySplit, name: str) -> tuple[keras.Model, Run]:
+    """Train on true labels and on the noisy ones that a first model agrees with (report 001)."""
+    judge, how = build(settings, name), recipe(settings, FILTERED[name])
+    stage = train(settings, f"{name}_stage1", judge, (parts.kept, parts.valid), how)
+    scored_classifier(stage, judge, parts)
+    keep = labels.self_filter(parts.unsure.labels, evaluation.predict(judge, parts.unsure).probabilities)
+    model = build(settings, name, seed=settings.seed + 1)
+    together = data.join(parts.kept, parts.unsure.take(keep))
+    run = train(settings, f"{name}_filter", model, (together, parts.valid), how)
+    if "corrections" not in run.metrics:
+        given, opinion = parts.judge_test.hints, evaluation.predict(judge, parts.judge_test)
+        agreed = labels.self_filter(given, opinion.probabilities)
+        run = run.score("corrections", judgement(parts.judge_test, given, agreed))
+    return model, scored_classifier(run, model, parts)
+
+
+def robust_loss(settings: Settings, parts: NoisySplit, name: str) -> tuple[keras.Model, Run]:
+    """Train on the labels as given with generalised cross-entropy (Zhang 2018, arXiv:1805.07836)."""
+    model = build(settings, name)
+    how = recipe(settings, "noisy_gce")
+    run = train(settings, f"{name}_gce", model, (parts.noisy, parts.valid), how)
+    return model, scored_classifier(run, model, parts)
+
+
+def forward_loss(settings: Settings, parts: NoisySplit, name: str) -> tuple[keras.Model, Run]:
+    """Train through the noise matrix estimated on the judge's images (Patrini 2017, arXiv:1609.03683)."""
+    matrix = noise_matrix(parts.judge_train)
+    model = build(settings, name)
+    how = recipe(settings, "noisy_forward", loss_options={"matrix": matrix.tolist()})
+    run = train(settings, f"{name}_forward", model, (parts.noisy, parts.valid), how)
+    return model, scored_classifier(run, model, parts)
+
+
+def noise_matrix(judged: ImageSet) -> np.ndarray:
+    """The estimated noise of images with true labels and given ones as hints, one image a cell added.
+
+    The added images keep every cell above 0, so that no label is impossible, and rows of few images sound.
+    """
+    counts = labels.transition(judged.hints, judged.labels, len(judged.classes)).counts + 1
+    return counts / counts.sum(axis=1, keepdims=True)
+
+
+def confident(settings: Settings, parts: NoisySplit, name: str) -> tuple[keras.Model, Run]:
+    """Train without the labels that confident learning doubts (Northcutt 2021, arXiv:1911.00068)."""
+    how = recipe(settings, MODEL1[name])
+    probs = training.out_of_fold(
+        partial(build, settings, name),
+        parts.noisy,
+        how,
+        folds=settings.folds,
+        seed=settings.seed,
+        run=f"noisy_cifar/{name}_confident-{settings.protocol}",
+        runs=settings.runs,
+    )
+    keep = labels.confident(parts.noisy.labels, probs)
+    model = build(settings, name)
+    run = train(settings, f"{name}_confident", model, (parts.noisy.take(keep), parts.valid), how)
+    if "corrections" not in run.metrics:
+        known = parts.noisy.true_labels >= 0
+        judged = parts.noisy.take(known)
+        truth = judged.relabel(judged.true_labels)
+        run = run.score("corrections", judgement(truth, judged.labels, keep[known]))
+    return model, scored_classifier(run, model, parts)
+
+
+def trained(settings: Settings, name: str) -> tuple[keras.Model, Run]:
+    """The model of an experiment, trained or loaded, and its run."""
+    experiment = _experiment(name)
+    settings = brief(settings, experiment.network)
+    model, *_, run = experiment.function(settings, split(settings))
+    return model, run
+
+
+def run(settings: Settings, name: str) -> Run:
+    """Train and score an experiment, such as "vgg_model2"; a finished one is loaded."""
+    return trained(settings, name)[1]
+
+
+def network(name: str) -> str:
+    """The network that an experiment trains."""
+    return _experiment(name).network
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The experiments that one execution of the chapter goes through, by section."""
+
+    model1: tuple[str, ...]
+    filtered: tuple[str, ...]
+    cleaned: tuple[str, ...]
+    answers: tuple[str, ...]
+
+
+def plan(settings: Settings) -> Plan:
+    """The experiments for the chosen models; smoke tries the later stages on the first that has them."""
+    chosen = [name for name in CLASSIFIERS if name in settings.models]
+    filtered = [f"{name}_filter" for name in FILTERED if name in settings.models]
+    few = slice(1 if settings.profile == "smoke" else None)
+    return Plan(
+        tuple(name for name in MODEL1 if name in settings.models),
+        tuple(filtered[few]),
+        tuple(f"{name}_{stage}" for name in chosen[few] for stage in STAGES),
+        tuple(f"{name}_{answer}" for name in chosen[:1] for answer in ANSWERS),
+    )
+
+
+@dataclass(frozen=True)
+class _Experiment:
+    network: str
+    says: str
+    function: Callable[[Settings, NoisySplit], tuple]
+
+
+def _experiment(name: str) -> _Experiment:
+    if name not in EXPERIMENTS:
+        raise ParameterError(
+            f"Chapter 1 has no experiment {name!r}.",
+            expected=", ".join(EXPERIMENTS),
+            mend=nearest(name, EXPERIMENTS) or None,
+        )
+    return EXPERIMENTS[name]
+
+
+STAGES: dict[str, tuple[Callable, str]] = {
+    "cleaner": (cleaner, "The label-cleaning network on {}."),
+    "model2": (model2, "{} trained further on cleaned labels."),
+    "mixup": (mixup, "{} trained further on cleaned labels with mixup."),
+}
+ANSWERS: dict[str, tuple[Callable, str]] = {
+    "gce": (robust_loss, "{} with generalised cross-entropy on the labels as given."),
+    "forward": (forward_loss, "{} trained through the estimated noise matrix."),
+    "confident": (confident, "{} without the labels that confident learning doubts."),
+}
+
+
+def _all() -> Iterator[tuple[str, _Experiment]]:
+    says = "Logistic regression on histograms of the three colours."
+    yield "histogram_baseline", _Experiment("histogram", says, histogram_baseline)
+    for net in MODEL1:
+        yield net, _Experiment(net, f"{net} trained on the labels as given.", partial(model1, name=net))
+    for net in FILTERED:
+        says = f"{net} trained on true labels and on the noisy ones that a first {net} agrees with."
+        yield f"{net}_filter", _Experiment(net, says, partial(self_filter, name=net))
+    for net in CLASSIFIERS:
+        for stage, (function, says) in (STAGES | ANSWERS).items():
+            yield f"{net}_{stage}", _Experiment(net, says.format(net), partial(function, name=net))
+    says = "vgg trained on the labels as given, with report 000's weight decay copied as a number."
+    copied = partial(model1, name="vgg", called="vgg_copied_decay", weight_decay=1e-4)
+    yield "vgg_copied_decay", _Experiment("vgg", says, copied)
+
+
+EXPERIMENTS = dict(_all())
+for _name, _what in EXPERIMENTS.items():
+    register(f"noisy_cifar/{_name}", _what.says, partial(run, name=_name))
