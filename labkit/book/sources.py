@@ -1,0 +1,58 @@
+"""Which files decide what: the results of a chapter, or only how the pages look."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CONSTRAINTS = "constraints.txt"
+PUBLISHED = "book/published.csv"
+
+
+def package() -> list[str]:
+    """Modules that can change a result: of labkit.book, which lays out pages, only one."""
+    found = Path("labkit").rglob("*.py")
+    return sorted(str(path) for path in found if "book" not in path.parts or path.name == "execute.py")
+
+
+def layout() -> list[str]:
+    """Modules that lay out the pages."""
+    return sorted(str(path) for path in Path("labkit/book").glob("*.py"))
+
+
+def prose() -> list[str]:
+    """Everything of the book but the chapters."""
+    pages = (str(path) for path in Path("book").rglob("*") if path.is_file())
+    return ["_config.yml", "_toc.yml", "CHANGELOG.md", *sorted(pages)]
+
+
+def records(chapter: str = "") -> list[str]:
+    """The recorded runs of a chapter, which it shows beside its own, or of all."""
+    return sorted(str(path) for path in Path("results", chapter).rglob("*.json"))
+
+
+def of(chapter: str) -> list[str]:
+    """Every file that can change the result of a chapter."""
+    return [f"notebooks/{chapter}.ipynb", *package(), CONSTRAINTS, PUBLISHED, *records(chapter)]
+
+
+def parameters(config: Mapping[str, Any], chapter: str) -> str:
+    """One line of JSON: what papermill gives a chapter."""
+    own = config["chapters"][chapter] or {}
+    return json.dumps({**config["parameters"], **own}, sort_keys=True)
+
+
+def digest(given: Mapping[str, Any]) -> str:
+    """A SHA-256 over all that the executed chapters depend on: equal digests, nothing to execute."""
+    config = yaml.safe_load(Path("workflow.yaml").read_text(encoding="utf-8"))
+    config["parameters"].update(given)
+    total = hashlib.sha256()
+    for chapter in sorted(config["chapters"]):
+        total.update(f"{chapter} {parameters(config, chapter)}\n".encode())
+    notebooks = [f"notebooks/{chapter}.ipynb" for chapter in sorted(config["chapters"])]
+    for name in (*notebooks, *package(), CONSTRAINTS, PUBLISHED, *records()):
+        total.update(f"{name} {hashlib.sha256(Path(name).read_bytes()).hexdigest()}\n".encode())
+    return total.hexdigest()
