@@ -1,0 +1,140 @@
+"""What `training.fit` costs over a bare loop, what augmentation costs, what predicting one by one costs.
+
+    python bench/training.py
+    python bench/training.py --images 12800 --repeats 5
+
+Each comparison runs in one process, its sides in turn, and keeps the fastest of the repeats: on a machine
+that does other work as well, the ratios hold where the seconds do not. CPU seconds are those of all threads.
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+from tempfile import TemporaryDirectory
+
+os.environ.setdefault("LABKIT_PROGRESS", "none")
+
+import keras
+import numpy as np
+import pandas as pd
+
+from labkit import data, evaluation, models, training
+from labkit.augment import NAMES, Batches
+from labkit.recipes import RECIPES
+from labkit.training.compiling import compile_model
+
+RECIPE = RECIPES["report000_model1"].but(patience=None)
+EPOCHS = 3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", type=int, default=3840)
+    parser.add_argument("--repeats", type=int, default=3)
+    given = parser.parse_args()
+    images = data.synthetic("cifar10", given.images, 0)
+    bare, table = fit_against_bare_loop(images, given.repeats)
+    print(
+        f"VGG, {given.images} images of 32x32, batch {RECIPE.batch_size}, Keras on {keras.backend.backend()}"
+    )
+    print(table.to_string(index=False, float_format="{:.3f}".format))
+    print(augmentation(images, bare, given.repeats).to_string(index=False, float_format="{:.4f}".format))
+    print(one_call_against_many(given.repeats).to_string(index=False, float_format="{:.3f}".format))
+
+
+def timed(function: Callable[[], object]) -> tuple[float, float]:
+    """Seconds by the clock, and seconds of processor time."""
+    clock, processor = time.perf_counter(), time.process_time()
+    function()
+    return time.perf_counter() - clock, time.process_time() - processor
+
+
+def fastest(repeats: int, *functions: Callable[[], object]) -> list[tuple[float, float]]:
+    """The least clock and processor seconds of each function; all of them run once a round."""
+    rounds = [[timed(function) for function in functions] for _ in range(repeats)]
+    return [tuple(map(min, zip(*column, strict=True))) for column in zip(*rounds, strict=True)]
+
+
+def fit_against_bare_loop(images: data.ImageSet, repeats: int) -> tuple[float, pd.DataFrame]:
+    """Seconds an epoch of `fit`, with state saved after each, and of `train_on_batch`; both validate."""
+    valid = images.take(slice(len(images) // 10))
+    model = models.build("vgg")
+    compile_model(model, RECIPE, len(images) // RECIPE.batch_size)
+    bare_epochs(model, images.take(slice(256)), valid, 1)  # compiles
+    with TemporaryDirectory() as folder:
+        short, long, loop = fastest(
+            repeats,
+            lambda: fitted(images, valid, 1, folder),
+            lambda: fitted(images, valid, 1 + EPOCHS, folder),
+            lambda: bare_epochs(model, images, valid, EPOCHS),
+        )
+    fit = [(more - less) / EPOCHS for more, less in zip(long, short, strict=True)]
+    bare = [seconds / EPOCHS for seconds in loop]
+    rows = [
+        {"an epoch": "train_on_batch", "seconds": bare[0], "CPU seconds": bare[1]},
+        {"an epoch": "fit", "seconds": fit[0], "CPU seconds": fit[1]},
+        {"an epoch": "fit / train_on_batch", "seconds": fit[0] / bare[0], "CPU seconds": fit[1] / bare[1]},
+    ]
+    return bare[1], pd.DataFrame(rows)
+
+
+def fitted(images: data.ImageSet, valid: data.ImageSet, epochs: int, folder: str) -> None:
+    """Train a fresh model; the clock in its name makes a run that is not there yet."""
+    name = f"bench/run{time.monotonic_ns()}"
+    recipe = RECIPE.but(epochs=epochs)
+    training.fit(models.build("vgg"), images, valid, recipe, run=name, runs=folder, save_every=0)
+
+
+def bare_epochs(model: keras.Model, images: data.ImageSet, valid: data.ImageSet, epochs: int) -> None:
+    """Train as one would without anything around it."""
+    rows = np.eye(len(images.classes), dtype="float32")
+    for epoch in range(epochs):
+        order = np.random.default_rng(epoch).permutation(len(images))
+        for start in range(0, len(images), RECIPE.batch_size):
+            index = order[start : start + RECIPE.batch_size]
+            model.train_on_batch(images.images[index], rows[images.labels[index]])
+        model.evaluate(valid.images, rows[valid.labels], batch_size=RECIPE.batch_size, verbose=0)
+
+
+def augmentation(images: data.ImageSet, epoch: float, repeats: int) -> pd.DataFrame:
+    """CPU seconds to feed an epoch, and what each augmentation adds as a share of a VGG epoch."""
+
+    def feed(name: str | None) -> Callable[[], object]:
+        batches = Batches(images, RECIPE.batch_size, seed=0, augment=name)
+        return lambda: [batches[index] for index in range(len(batches))]
+
+    plain, *others = (seconds[1] for seconds in fastest(repeats, *map(feed, (None, *NAMES))))
+    rows = [{"augmentation": "none", "CPU seconds": plain, "adds to an epoch": 0.0}]
+    for name, seconds in zip(NAMES, others, strict=True):
+        rows.append(
+            {"augmentation": name, "CPU seconds": seconds, "adds to an epoch": (seconds - plain) / epoch}
+        )
+    return pd.DataFrame(rows)
+
+
+def one_call_against_many(repeats: int, n: int = 2000, sample: int = 50) -> pd.DataFrame:
+    """Seconds to predict n images in one call, and one call an image, as report 001 did (from a sample)."""
+    model = models.build("cnn1")
+    images = data.synthetic("cifar10", n, 1)
+    evaluation.predict(model, images)
+
+    def one_by_one() -> None:
+        for index in range(sample):
+            model.predict(images.images[index : index + 1], verbose=0)
+
+    together, alone = fastest(repeats, lambda: evaluation.predict(model, images), one_by_one)
+    times = n / sample
+    return pd.DataFrame(
+        [
+            {"prediction of 2,000 images": "one call", "seconds": together[0]},
+            {"prediction of 2,000 images": "one call an image", "seconds": alone[0] * times},
+            {"prediction of 2,000 images": "times faster", "seconds": alone[0] * times / together[0]},
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""What several test files share: the project's folder, and every chapter executed once."""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+GENERATED = shutil.ignore_patterns(".*", "_build", "__pycache__", "*.egg-info", "*.out.ipynb")
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory, worker_id):
+    """A folder that all workers of this test session share."""
+    base = tmp_path_factory.getbasetemp()
+    return base if worker_id == "master" else base.parent
+
+
+@pytest.fixture(scope="session")
+def worker_id():
+    return os.environ.get("PYTEST_XDIST_WORKER", "master")
+
+
+@pytest.fixture(scope="session")
+def smoke(shared):
+    """A function from a chapter to its executed notebook and its runs: whoever asks first executes it."""
+
+    def execute(chapter: str) -> tuple[nbformat.NotebookNode, Path]:
+        done, runs = shared / f"{chapter}.ipynb", shared / f"{chapter}-runs"
+        with (shared / f"{chapter}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                partial = done.with_suffix(".partial.ipynb")
+                papermill.execute_notebook(
+                    ROOT / "notebooks" / f"{chapter}.ipynb",
+                    partial,
+                    parameters={"profile": "smoke", "runs": str(runs)},
+                    progress_bar=False,
+                    cwd=str(ROOT),
+                )
+                partial.rename(done)
+        return nbformat.read(done, as_version=4), runs
+
+    return execute
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A copy of the project to build in and to break."""
+    return shutil.copytree(ROOT, tmp_path / "project", ignore=GENERATED)
+
+
+@pytest.fixture(scope="session")
+def built(shared, smoke):
+    """A copy of the project with the book built from the chapters in smoke: whoever asks first builds it."""
+    place = shared / "built"
+    with (shared / "built.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not place.exists():
+            partial = shutil.copytree(ROOT, shared / "building", ignore=GENERATED, dirs_exist_ok=True)
+            _build_pages(partial, smoke)
+            partial.rename(place)
+    return place
+
+
+def _build_pages(project, smoke):
+    executed = project / "_build" / "executed"
+    executed.mkdir(parents=True, exist_ok=True)
+    for notebook in sorted((project / "notebooks").glob("*.ipynb")):
+        nbformat.write(smoke(notebook.stem)[0], executed / notebook.name)
+    gallery = ROOT / "_build" / "gallery"  # drawing the models again takes half a minute
+    if gallery.exists():
+        shutil.copytree(gallery, project / "_build" / "gallery", dirs_exist_ok=True)
+    command = [sys.executable, "-m", "labkit.book", "pages"]
+    shown = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    assert shown.returncode == 0, shown.stderr

@@ -1,0 +1,43 @@
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from labkit import chapters, scoreboard
+from labkit.book import cover
+from labkit.errors import DataError
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def in_the_project(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def test_every_chapter_has_a_finding_and_a_sentence_for_the_time_before_it_is_recorded():
+    found = tomllib.loads(cover.FINDINGS.read_text(encoding="utf-8"))
+    assert set(found) == set(chapters.CHAPTERS)
+    assert all(set(texts) == {"finding", "open"} for texts in found.values())
+    assert cover.findings().count("\n: ") == len(chapters.CHAPTERS)
+
+
+def test_numbers_come_from_the_published_table_and_wait_for_records(monkeypatch):
+    texts = {"finding": "{published[accnrr]} became {meant[accnrr]}.", "open": "It said {published[accnrr]}."}
+    monkeypatch.setattr(scoreboard, "recorded", lambda name: [])
+    assert cover.sentence("dual_cifar", texts) == "It said 77.2 %."
+
+
+def test_with_a_record_the_finding_stands(monkeypatch):
+    texts = {"finding": "{published[accnrr]} became {meant[accnrr]}.", "open": "Not yet."}
+    row = scoreboard.row("dual_cifar/accnrr")
+    side = type("Measured", (), {"mean": 0.801})()
+    monkeypatch.setattr(
+        scoreboard, "row", lambda name: type("R", (), {"published": row.published, "as_meant": side})
+    )
+    assert cover.sentence("dual_cifar", texts) == "77.2 % became 80.1 %."
+
+
+def test_an_unknown_word_in_braces_is_named():
+    with pytest.raises(DataError, match="measured"):
+        cover.sentence("dual_cifar", {"finding": "{measured[accnrr]}", "open": ""})

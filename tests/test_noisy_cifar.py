@@ -1,0 +1,380 @@
+"""Chapter 1: what its experiments train on, how corrections are scored, what records are read for."""
+
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+
+from labkit import chapters, labels, models, protocols, runs, scoreboard, training
+from labkit.data import ImageSet
+from labkit.errors import ParameterError
+from labkit.experiments import noisy_cifar as lab
+from labkit.experiments import noisy_cifar_results as found
+from labkit.experiments import noisy_cifar_words as says
+
+
+def settings_for(folder, **parameters):
+    """Smoke settings on next to no images, which every network takes for its brief ones."""
+    given = {"runs": str(folder)} | parameters
+    return replace(chapters.settings("noisy_cifar", given), n=100, epochs=1, batch=64)
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    return settings_for(tmp_path_factory.mktemp("runs"))
+
+
+def weights_of(model):
+    return [np.array(weight) for weight in model.get_weights()]
+
+
+def same(first, second):
+    return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_every_published_experiment_can_be_run():
+    published = {row.experiment for row in scoreboard.rows("noisy_cifar")}
+    assert published <= set(lab.EXPERIMENTS)
+
+
+def test_a_misspelt_experiment_names_the_right_one(settings):
+    with pytest.raises(ParameterError, match="Did you mean 'vgg_model2'"):
+        lab.run(settings, "vgg_modell2")
+
+
+def test_the_plain_lines_of_the_chapter_train_what_the_loop_loads(settings):
+    parts = lab.split(settings)
+    model = models.build("cnn1", seed=settings.seed)
+    run = training.fit(
+        model,
+        parts.noisy,
+        parts.valid,
+        lab.recipe(settings, "report001_cnn"),
+        run="noisy_cifar/cnn1-honest",
+        runs=settings.runs,
+    )
+    again, loaded = lab.trained(settings, "cnn1")
+    assert loaded.key == run.key and loaded.record["started"] == run.record["started"]
+    assert same(weights_of(model), weights_of(again))
+
+
+def test_a_finished_experiment_is_not_scored_again(settings, monkeypatch):
+    lab.run(settings, "cnn1")
+    monkeypatch.setattr("labkit.evaluation.predict", lambda *_: pytest.fail("predicted again"))
+    assert set(lab.run(settings, "cnn1").metrics) == {"test", "test_given", "unseen", "train", "train_given"}
+
+
+def test_test_accuracy_is_by_true_labels_and_given_labels_are_scored_beside(settings):
+    model, run = lab.trained(settings, "cnn1")
+    parts = lab.split(settings)
+    predicted = model.predict(parts.test.images, verbose=0).argmax(1)
+    assert run.metrics["test"]["accuracy"] == np.mean(predicted == parts.test.labels)
+    assert run.metrics["test_given"]["accuracy"] == np.mean(predicted == parts.test.hints)
+
+
+def test_an_honest_cleaner_leaves_its_classifier_alone_and_the_reports_does_not(settings):
+    for protocol, alone in (("honest", True), ("report000", False)):
+        under = lab.under(settings, protocol)
+        parts = lab.split(under)
+        before = weights_of(lab.model1(under, parts, "resnet8")[0])
+        classifier, judge, run = lab.cleaner(under, parts, "resnet8")
+        assert same(before, weights_of(classifier)) == alone
+        assert run.metrics["corrections"]["n"] == len(parts.judge_test)
+        assert judge.input_names if hasattr(judge, "input_names") else len(judge.inputs) == 2
+
+
+def test_model2_trains_on_true_labels_where_they_may_be_used_and_on_cleaned_ones(settings):
+    parts = lab.split(settings)
+    _, relabelled = lab.corrected(settings, parts, "resnet8")
+    kept = len(parts.kept)
+    np.testing.assert_array_equal(relabelled.labels[:kept], parts.kept.labels)
+    assert len(relabelled) == kept + len(parts.unsure)
+    run = lab.run(settings, "resnet8_model2")
+    assert run.record["data"]["train"]["n"] == len(relabelled)
+    assert run.record["data"]["valid"]["fingerprint"] == parts.valid.fingerprint()
+
+
+def test_as_the_report_ran_model2_validates_on_the_tail_of_its_own_training_set(settings):
+    under = lab.under(settings, "report000")
+    parts = lab.split(under)
+    run = lab.run(under, "resnet8_model2")
+    total = len(parts.kept) + len(parts.unsure)
+    assert run.record["data"]["valid"]["n"] == total // 10
+    assert run.record["data"]["train"]["n"] == total - total // 10
+    mixed = lab.run(under, "resnet8_mixup")
+    assert mixed.record["data"]["valid"]["fingerprint"] == parts.kept.fingerprint()
+    assert mixed.record["recipe"]["monitor"] == "accuracy"
+
+
+def test_the_report001_split_selects_by_nothing(settings):
+    recipe = lab.recipe(lab.under(settings, "report001"), "report000_model1")
+    assert (recipe.monitor, recipe.patience, recipe.restore_best) == ("accuracy", None, False)
+    honest = lab.recipe(settings, "report001_cnn")
+    assert (honest.monitor, honest.restore_best) == ("val_accuracy", True)
+    assert not lab.recipe(lab.under(settings, "report001"), "report001_cnn").restore_best
+
+
+def test_a_filter_keeps_true_labels_and_agreed_ones(settings):
+    parts = lab.split(settings)
+    run = lab.run(settings, "cnn2_filter")
+    kept = run.record["data"]["train"]["n"] - len(parts.kept)
+    assert 0 <= kept < len(parts.unsure)
+    judged = run.metrics["corrections"]
+    assert judged["n"] == len(parts.judge_test)
+    assert run.record["data"]["train"]["source"] == parts.noisy.source
+
+
+@pytest.mark.parametrize("name", ["vgg_gce", "vgg_forward", "vgg_confident"])
+def test_the_fields_answers_train(settings, name):
+    run = lab.run(settings, name)
+    assert run.status == "done" and "test" in run.metrics
+    assert ("corrections" in run.metrics) == name.endswith("confident")
+    parts = lab.split(settings)
+    if name == "vgg_confident":  # judged where the truth is known but was not used
+        assert run.metrics["corrections"]["n"] == np.count_nonzero(parts.noisy.true_labels >= 0)
+        assert len(list(settings.runs.glob("noisy_cifar/vgg_confident-honest_fold*"))) == settings.folds
+    if name == "vgg_forward":
+        matrix = np.array(run.record["recipe"]["loss_options"]["matrix"])
+        np.testing.assert_allclose(matrix, lab.noise_matrix(parts.judge_train))
+
+
+def test_the_noise_matrix_of_few_images_has_no_zeros_and_rows_of_shares():
+    image = np.zeros((3, 4, 4, 3), np.uint8)
+    judged = ImageSet(image, np.array([0, 0, 1]), ("a", "b", "c"), "synthetic", hints=np.array([0, 1, 1]))
+    np.testing.assert_allclose(lab.noise_matrix(judged), [[0.4, 0.4, 0.2], [0.25, 0.5, 0.25], [1 / 3] * 3])
+
+
+def test_the_baseline_counts_colours_as_numpy_does_and_scores_the_given_labels(settings):
+    model, run = lab.trained(settings, "histogram_baseline")
+    images = lab.split(settings).noisy.images[:8]
+    features = keras.Model(model.input, model.get_layer("logits").input)
+    shares = features.predict(images, verbose=0)
+    edges = np.linspace(0, 255, 6)
+    counts = [[np.histogram(image[..., channel], edges)[0] for channel in range(3)] for image in images]
+    np.testing.assert_array_equal(shares * 1024, np.array(counts).reshape(8, 15))
+    noisy = lab.images(settings)
+    known = noisy.true_labels >= 0
+    given = run.metrics["given_labels"]
+    assert given["n"] == known.sum()
+    assert given["accuracy"] == np.mean(noisy.labels[known] == noisy.true_labels[known])
+
+
+def test_the_record_of_the_baseline_gives_the_noise_matrix_back(settings):
+    noisy = lab.images(settings)
+    direct = labels.transition(noisy.labels, noisy.true_labels, len(noisy.classes))
+    kept = found.noise(lab.run(settings, "histogram_baseline"))
+    np.testing.assert_array_equal(kept.counts, direct.counts)
+    assert (kept.rate, kept.bits) == (direct.rate, direct.bits)
+
+
+def test_judgements_are_stored_as_shares_of_what_is_left():
+    truth = np.arange(10) % 5
+    given = np.where(np.arange(10) < 4, (truth + 1) % 5, truth)
+    images = ImageSet(np.zeros((10, 4, 4, 3), np.uint8), truth, tuple("abcde"), "synthetic")
+    mask = np.arange(10) >= 2  # drops two of the four wrong labels
+    kept = lab.judgement(images, given, mask).summary()
+    assert (kept["precision"], kept["recall"], kept["residual_noise"], kept["kept"]) == (1, 0.5, 0.25, 0.8)
+    assert kept["accuracy"] == 0.75
+    assert lab.judgement(images, given, np.zeros(10, bool)).summary()["accuracy"] == 0
+
+
+def test_unseen_images_are_no_others_and_a_folder_without_any_gives_none(settings, tmp_path):
+    apart, noisy = lab.unseen(settings), lab.images(settings)
+    pixels = {image.tobytes() for image in noisy.images}
+    assert not pixels & {image.tobytes() for image in apart.images}
+    assert lab.unseen(replace(settings, data=str(tmp_path))) is None
+
+
+def test_a_test_folder_without_labels_can_be_predicted(settings, tmp_path):
+    import cv2
+
+    folder = tmp_path / "test_images"
+    folder.mkdir()
+    images = lab.images(settings).images[:3]
+    for number, image in enumerate(images, start=1):
+        cv2.imwrite(str(folder / f"test{number:05d}.png"), image[..., ::-1])
+    read = lab.test_folder(replace(settings, data=str(tmp_path)))
+    np.testing.assert_array_equal(read, images)
+    assert len(lab.test_folder(settings)) == len(lab.unseen(settings))
+
+
+def test_short_profiles_are_brief_with_deep_networks_and_hear_the_readers_epochs(tmp_path):
+    smoke = chapters.settings("noisy_cifar", {"runs": str(tmp_path)})
+    assert lab.brief(smoke, "cnn1") == smoke
+    brief = lab.brief(smoke, "resnet44")
+    assert brief.n == lab.BRIEF["smoke"] and brief.epochs == 1
+    asked = chapters.settings("noisy_cifar", {"runs": str(tmp_path), "epochs": 3})
+    assert lab.brief(asked, "resnet44").epochs == 3
+    full = chapters.settings("noisy_cifar", {"runs": str(tmp_path), "profile": "full"})
+    assert lab.brief(full, "resnet44") == full
+
+
+def test_the_plan_follows_the_chosen_models(tmp_path):
+    def plan(**parameters):
+        return lab.plan(chapters.settings("noisy_cifar", {"runs": str(tmp_path)} | parameters))
+
+    everything = plan(profile="full")
+    assert set(everything.model1) == set(lab.MODEL1) and len(everything.cleaned) == 12
+    assert everything.filtered == ("cnn2_filter", "inception_transfer_filter")
+    assert plan().cleaned == ("vgg_cleaner", "vgg_model2", "vgg_mixup")
+    assert plan(models="cct").cleaned[0] == "cct_cleaner"
+    only = plan(models=["cnn2"])
+    assert only == lab.Plan((), ("cnn2_filter",), (), ())
+
+
+def fake(name, **metrics):
+    """As much of a run as the tables read."""
+    return SimpleNamespace(name=f"noisy_cifar/{name}", folder=None, metrics=metrics, record={})
+
+
+def scored(confusion, **more):
+    confusion = np.array(confusion)
+    total, right = int(confusion.sum()), int(np.trace(confusion))
+    return {"confusion": confusion.tolist(), "accuracy": right / total, "n": total} | more
+
+
+def test_expected_agreement_is_what_a_simulation_gives():
+    rng = np.random.default_rng(0)
+    matrix = labels.symmetric(10, 0.606)
+    true = rng.integers(0, 10, 200_000)
+    answers = np.where(rng.random(len(true)) < 0.67, true, rng.integers(0, 10, len(true)))
+    given = labels.corrupt(true, matrix, seed=1)
+    confusion = np.zeros((10, 10), int)
+    np.add.at(confusion, (true, answers), 1)
+    expected = found.expected_agreement(fake("vgg", test=scored(confusion)), matrix)
+    assert expected == pytest.approx(np.mean(answers == given), abs=0.004)
+
+
+def test_noisy_validation_labels_are_worth_as_many_true_ones_as_their_error_says():
+    assert found.worth(4_500, 0, 0.66, 10) == pytest.approx(4_500)
+    assert found.worth(4_500, 0.9, 0.66, 10) == pytest.approx(0, abs=1e-9)
+    rng = np.random.default_rng(0)
+    rate, score, n, trials = 0.606, 0.66, 4_500, 4_000
+    slope, chance = 1 - rate - rate / 9, rate / 9
+    agreed = rng.binomial(n, score * slope + chance, trials) / n
+    error = np.std((agreed - chance) / slope)
+    assert found.worth(n, rate, score, 10) == pytest.approx(score * (1 - score) / error**2, rel=0.1)
+
+
+def test_the_floor_of_clipped_outputs_is_the_one_worked_out_from_the_report():
+    table = found.floors()["smallest loss possible"]
+    assert table.iloc[0] == pytest.approx(1.5512, abs=5e-5)
+    assert table.iloc[1] == pytest.approx(0.5003, abs=5e-5)
+    rng = np.random.default_rng(0)
+    target = labels.smooth(np.eye(10)[0], 0.1)
+    outputs = rng.uniform(0, 1, (500, 10))
+    losses = np.log(np.exp(outputs).sum(1)) - (outputs * target).sum(1)
+    assert losses.min() >= table.iloc[0]
+
+
+def test_the_converted_decay_is_the_reports_and_the_copied_one_a_thousandth():
+    table = found.decays(45_000)["epochs to half a weight"]
+    assert table.iloc[0] == pytest.approx(table.iloc[2])
+    assert table.iloc[1] == pytest.approx(1000 * table.iloc[0])
+
+
+@pytest.fixture
+def committed(monkeypatch):
+    """Records to read in the place of those that are committed."""
+    records = []
+
+    def on_record(protocol):
+        return {run.name: run for run in records if run.name.endswith(f"-{protocol}")}
+
+    monkeypatch.setattr(found, "_on_record", on_record)
+    return records
+
+
+def test_the_leak_is_what_a_model_does_better_on_images_whose_answers_it_saw(committed):
+    as_run = fake("vgg_model2-report000", test=scored([[9, 1], [1, 9]]), unseen=scored([[7, 3], [3, 7]]))
+    honest = fake("vgg_model2-honest", test=scored([[7, 3], [3, 7]]), unseen=scored([[7, 3], [3, 7]]))
+    table = found.leak({"leaky": as_run, "honest": honest})
+    assert table["test minus unseen"].tolist() == pytest.approx([0.2, 0])
+    committed.append(honest)
+    assert "no record of it yet under the protocol `report000`" in says.leaked("vgg_model2")
+    committed.append(as_run)
+    assert "20.0 points of difference" in says.leaked("vgg_model2")
+
+
+def test_runs_on_few_images_say_only_that_they_ran():
+    few, enough = (
+        fake("vgg-honest", test=scored([[4, 6], [5, 5]])),
+        fake("cnn1-honest", test=scored([[60, 20], [10, 70]])),
+    )
+    few.record["data"] = {"train": {"n": 88}}
+    enough.metrics["test"]["interval"] = (0.75, 0.86)
+    assert found.spoken(few) == "ran on 88 images"
+    assert found.spoken(enough) == "0.812 (0.75–0.86)"
+    assert found.in_earnest({"few": few, "enough": enough}) == {"enough": enough}
+    assert found.in_earnest({"few": few}) == {"few": few}
+
+
+def test_each_figure_takes_the_record_of_its_own_protocol_then_any_other_then_this_execution(committed):
+    here = {"vgg": fake("vgg-honest", test=scored([[60, 20], [10, 70]]))}
+    assert found.to_show(["vgg"], here, "honest") == (here, "this execution")
+    committed.append(fake("vgg-report000"))
+    committed.append(fake("cct-report000"))
+    assert set(found.to_show(["vgg"], here, "honest")[0]) == {"vgg (report000)"}
+    committed.append(fake("vgg-honest"))
+    drawn, source = found.to_show(["vgg", "cct"], here, "honest")
+    assert {name: run.name for name, run in drawn.items()} == {
+        "vgg": "noisy_cifar/vgg-honest",
+        "cct (report000)": "noisy_cifar/cct-report000",
+    }
+    assert "`honest`" in source
+
+
+def test_what_has_no_record_says_what_it_would_take(committed):
+    committed.append(fake("vgg-honest"))
+    text = says.missing(["vgg", "cct"], "honest")
+    assert "`cct` (about" in text and "`vgg`" not in text
+    assert "All of them" in says.missing(["vgg"], "honest")
+
+
+def test_the_best_model_is_chosen_among_those_validated_on_the_most_images():
+    def run(n, *values):
+        return SimpleNamespace(
+            record={"data": {"valid": {"n": n}}, "history": {"val_accuracy": list(values)}}
+        )
+
+    assert (
+        found.best({"brief": run(2, 1.0), "first": run(500, 0.3, 0.2), "second": run(500, 0.1, 0.4)}, "")
+        == "second"
+    )
+    assert found.best({}, "cnn1") == "cnn1"
+
+
+def test_tables_for_the_page_hold_text_without_gaps():
+    import pandas as pd
+
+    table = pd.DataFrame({"a": [0.12345, math.nan, 1e-7], "b": [319_178, 39.16, 5.0], "c": ["x", "y", None]})
+    assert found.shown(table).to_numpy().tolist() == [
+        ["0.123", "319,178", "x"],
+        ["–", "39.2", "y"],
+        ["1e-07", "5", "–"],
+    ]
+
+
+def test_split_sizes_name_every_part_and_its_labels(settings):
+    for protocol in protocols.NOISY_PROTOCOLS:
+        parts = lab.split(lab.under(settings, protocol))
+        table = found.sizes(parts)
+        assert list(table.index) == list(parts.parts())
+        assert (table.loc["noisy", "labels"], table.loc["test", "labels"]) == ("given", "true beside given")
+    assert found.sizes(lab.split(lab.under(settings, "report000"))).loc["valid", "labels"] == "given"
+
+
+def test_cleaning_beats_training_on_noise_and_both_beat_colours(smoke):
+    _, folder = smoke("noisy_cifar")
+    found_runs = {path.parent.name.rpartition("-")[0]: runs.load(path) for path in folder.rglob("run.json")}
+
+    def score(name):
+        """On all images the run was tested on, seen by a protocol or not."""
+        parts = [found_runs[f"{name}-honest"].metrics[part] for part in ("test", "unseen")]
+        return sum(part["accuracy"] * part["n"] for part in parts) / sum(part["n"] for part in parts)
+
+    colours, noisy, cleaned = map(score, ("histogram_baseline", "cnn1", "cnn2_filter"))
+    assert colours + 0.04 < noisy and noisy + 0.04 < cleaned

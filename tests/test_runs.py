@@ -1,0 +1,300 @@
+import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from labkit import runs
+from labkit.errors import RunError
+from labkit.predictions import Predictions
+from labkit.runs.record import RECORD, dumps, write
+
+ROOT = Path(__file__).parents[1]
+PUBLISHED = sorted((ROOT / "results").rglob("*.json"))
+DIGEST = "0123456789abcdef" * 4
+
+
+def images(n: int) -> dict:
+    return {"source": "synthetic, seed 0", "fingerprint": DIGEST, "n": n}
+
+
+def record(**changes) -> dict:
+    """A record of a finished run of three epochs."""
+    made = {
+        "schema": runs.VERSION,
+        "name": "noisy_cifar/vgg",
+        "key": "0123456789abcdef",
+        "status": "done",
+        "why": None,
+        "command": "python -m labkit run noisy_cifar/vgg --data noisy_cifar --seed 0",
+        "model": {
+            "name": "vgg",
+            "parameters": {"total": 12, "trainable": 10, "non_trainable": 2},
+            "macs": 1000,
+            "initial_weights": DIGEST,
+        },
+        "recipe": {"epochs": 5, "batch_size": 8, "optimizer": "adam", "lr": 1e-3},
+        "data": {"train": images(100), "valid": images(20)},
+        "seed": 0,
+        "backend": "tensorflow",
+        "devices": 1,
+        "hardware": {"cpu": "a processor", "cores": 2, "gpu": None},
+        "versions": {"keras": "3.15.1"},
+        "git": {"commit": "abc", "changed": False},
+        "source": DIGEST,
+        "history": {
+            "epoch": [1, 2, 3],
+            "loss": [2.0, 1.5, 1.0],
+            "accuracy": [0.2, 0.4, 0.6],
+            "val_loss": [2.0, 1.6, 1.7],
+            "val_accuracy": [0.2, 0.35, 0.3],
+            "lr": [1e-3, 1e-3, 1e-9],
+            "seconds": [1.0, 1.0, 1.5],
+        },
+        "best_epoch": 2,
+        "stopped_early": True,
+        "resumed": 0,
+        "seconds": 3.5,
+        "seconds_per_epoch": 1.0,
+        "images_per_second": 100.0,
+        "peak_memory_bytes": 10**9,
+        "started": "2025-01-01T00:00:00Z",
+        "finished": "2025-01-01T00:00:04Z",
+        "metrics": {},
+    }
+    return made | changes
+
+
+def predictions(accuracy: float = 0.5, n: int = 20) -> Predictions:
+    labels = np.arange(n) % 2
+    chosen = np.where(np.arange(n) < accuracy * n, labels, 1 - labels)
+    return Predictions(np.eye(2)[chosen] * 0.8 + 0.1, labels, ("cat", "dog"), "synthetic, seed 0", DIGEST)
+
+
+def kept(folder: Path, **changes) -> runs.Run:
+    made = record(**changes)
+    place = folder / f"{made['name']}-{made['key']}"
+    write(place / RECORD, made)
+    return runs.load(place)
+
+
+@pytest.mark.parametrize("file", PUBLISHED, ids=lambda file: str(file.relative_to(ROOT)))
+def test_every_published_record_fits_the_schema_and_its_place(file):
+    published = json.loads(file.read_text())
+    runs.validate(published, name=file.name)
+    assert published["status"] == "done"
+    assert file.parent.name == published["name"].split("/")[0]
+    assert file.stem.startswith(f"{published['name'].split('/')[1]}-seed{published['seed']}")
+
+
+def test_a_whole_record_is_valid():
+    runs.validate(record())
+
+
+BREAKS = {
+    "status": lambda r: r.update(status="finished"),
+    "name": lambda r: r.update(name="vgg"),
+    "key": lambda r: r.update(key="short"),
+    "schema": lambda r: r.update(schema=99),
+    "recipe": lambda r: r["recipe"].pop("lr"),
+    "seed": lambda r: r.update(seed=-1),
+    "started": lambda r: r.update(started="yesterday"),
+    "fingerprint": lambda r: r["data"]["train"].update(fingerprint="abc"),
+    "parameters": lambda r: r["model"]["parameters"].update(total="many"),
+    "history.seconds": lambda r: r["history"].update(seconds=["fast"] * 3),
+    "different lengths": lambda r: r["history"]["loss"].pop(),
+    "count from 1": lambda r: r["history"].update(epoch=[0, 1, 2]),
+    "best_epoch": lambda r: r.update(best_epoch=4),
+    "why": lambda r: r.update(status="failed"),
+    "path of one machine": lambda r: r.update(command="labkit run x --data /data/me/cifar"),
+    "data.train.source": lambda r: r["data"]["train"].update(source="folder C:\\data"),
+    "accuracy": lambda r: r["metrics"].update(test={**predictions().summary(), "accuracy": 1.5}),
+    "does not give the accuracy": lambda r: r["metrics"].update(
+        test={**predictions().summary(), "accuracy": 0.55}
+    ),
+    "does not fit": lambda r: r["metrics"].update(test={**predictions().summary(), "classes": ["cat"]}),
+}
+
+
+@pytest.mark.parametrize("word", BREAKS)
+def test_a_broken_record_is_refused_by_name(word):
+    broken = copy.deepcopy(record())
+    BREAKS[word](broken)
+    with pytest.raises(RunError, match=word):
+        runs.validate(broken)
+
+
+@pytest.mark.parametrize("field", runs.SCHEMA["required"])
+def test_a_record_without_a_field_is_refused(field, tmp_path):
+    broken = record()
+    del broken[field]
+    with pytest.raises(RunError, match=field):
+        runs.validate(broken)
+    write(tmp_path / RECORD, broken)
+    with pytest.raises(RunError, match=field):
+        runs.load(tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0, 1, 200, -3])
+def test_a_record_cut_short_is_reported_and_left_where_it_is(tmp_path, keep):
+    run = kept(tmp_path)
+    file = run.folder / RECORD
+    file.write_text(file.read_text()[:keep])
+    with pytest.raises(RunError, match=r"cut short or damaged[\s\S]*train again"):
+        runs.load(run.folder)
+    assert file.exists()
+    table = runs.results(folders=[tmp_path])
+    assert table["status"].tolist() == ["damaged"]
+
+
+def test_a_missing_record_is_an_error(tmp_path):
+    with pytest.raises(RunError, match=r"no record run\.json"):
+        runs.load(tmp_path)
+
+
+def test_scores_are_stored_in_the_record(tmp_path):
+    run = kept(tmp_path).score("test", predictions(0.75))
+    again = runs.load(run.folder)
+    assert again.metrics["test"]["accuracy"] == 0.75
+    assert again.metrics["test"]["confusion"] == [[8, 2], [3, 7]]
+    runs.validate(again.record)
+    assert "test accuracy 0.7500" in str(again)
+
+
+def test_scores_of_another_process_are_kept(tmp_path):
+    first = kept(tmp_path)
+    runs.load(first.folder).score("valid", predictions())
+    assert set(first.score("test", predictions()).metrics) == {"valid", "test"}
+
+
+def test_a_run_that_is_not_kept_can_be_scored():
+    run = runs.Run("noisy_cifar/vgg", "0" * 16, None, record())
+    assert run.score("test", predictions()).metrics["test"]["n"] == 20
+    assert not run.metrics
+
+
+def test_history_is_a_table_with_one_row_an_epoch(tmp_path):
+    history = kept(tmp_path).history
+    assert history["epoch"].tolist() == [1, 2, 3]
+    assert history["val_accuracy"].max() == 0.35
+
+
+def test_what_is_no_number_is_written_as_null_and_read_as_nan(tmp_path):
+    history = record()["history"] | {"loss": [1.0, float("nan"), float("inf")]}
+    run = kept(tmp_path, history=history)
+    assert run.record["history"]["loss"] == [1.0, None, None]
+    assert run.history["loss"].isna().tolist() == [False, True, True]
+
+
+def test_lists_of_numbers_take_one_line_each():
+    text = dumps({"a": [1, 2], "b": [[1, 2], [3, 4]], "c": "[\n1]", "d": [], "e": ["x, y", "z"]})
+    assert "[1, 2]" in text
+    assert "[3, 4]" in text
+    assert json.loads(text) == {"a": [1, 2], "b": [[1, 2], [3, 4]], "c": "[\n1]", "d": [], "e": ["x, y", "z"]}
+
+
+def test_publishing_writes_a_valid_record_without_weights(tmp_path):
+    run = kept(tmp_path / "runs", weights=DIGEST).score("test", predictions())
+    file = runs.publish(run, tmp_path / "results")
+    assert file == tmp_path / "results" / "noisy_cifar" / "vgg-seed0.json"
+    published = json.loads(file.read_text())
+    runs.validate(published)
+    assert "weights" not in published
+    assert published["history"]["lr"][-1] == 1e-9
+    assert runs.publish(run, tmp_path / "results", variant="jax").stem == "vgg-seed0-jax"
+
+
+@pytest.mark.parametrize("status", ["running", "failed"])
+def test_only_a_finished_run_is_published(tmp_path, status):
+    with pytest.raises(RunError, match=status):
+        runs.publish(kept(tmp_path, status=status, why="it diverged"), tmp_path)
+
+
+def test_a_path_in_a_command_is_not_published(tmp_path):
+    run = kept(tmp_path, command="python -m labkit run noisy_cifar/vgg --data /srv/cifar/")
+    with pytest.raises(RunError, match="command: holds a path"):
+        runs.publish(run, tmp_path / "results")
+
+
+def test_the_table_counts_a_run_and_its_published_record_once(tmp_path):
+    run = kept(tmp_path / "runs").score("test", predictions(0.75))
+    runs.publish(run, tmp_path / "results")
+    kept(tmp_path / "runs", name="noisy_cifar/cct", key="f" * 16, seed=1)
+    kept(tmp_path / "runs", name="animals/simple", key="e" * 16)
+    table = runs.results("noisy_cifar/*", folders=[tmp_path / "results", tmp_path / "runs"])
+    assert table["name"].tolist() == ["noisy_cifar/cct", "noisy_cifar/vgg"]
+    assert table["published"].tolist() == [False, True]
+    row = table.iloc[1]
+    assert (row["loss"], row["val_accuracy"], row["test_accuracy"]) == (1.5, 0.35, 0.75)
+    assert row["gap"] == pytest.approx(0.05)
+    assert (row["parameters"], row["macs"], row["seconds_per_epoch"]) == (12, 1000, 1.0)
+
+
+def test_an_empty_table_has_all_columns(tmp_path):
+    assert "test_accuracy" in runs.results(folders=[tmp_path]).columns
+
+
+def test_the_styled_table_is_html_with_percent_and_the_best_in_bold(tmp_path):
+    kept(tmp_path).score("test", predictions(0.75))
+    kept(tmp_path, name="noisy_cifar/cct").score("test", predictions(0.5))
+    html = runs.styled(runs.results(folders=[tmp_path])).to_html()
+    assert "75.00%" in html
+    assert html.count("font-weight: bold") == 1
+
+
+def rerun(accuracy: float, epochs: int = 3, **changes) -> runs.Run:
+    history = {name: values[:epochs] for name, values in record()["history"].items()}
+    metrics = {"test": predictions(accuracy, 1000).summary()} if epochs == 3 else {}
+    made = record(history=history, metrics=metrics, stopped_early=epochs == 3, **changes)
+    return runs.Run(made["name"], made["key"], None, made)
+
+
+@pytest.mark.parametrize(("accuracy", "agrees"), [(0.5, True), (0.53, True), (0.65, False), (0.3, False)])
+def test_running_again_agrees_within_chance(accuracy, agrees):
+    recorded = record(metrics={"test": predictions(0.5, 1000).summary()})
+    verdict = runs.verify(recorded, lambda _: rerun(accuracy))
+    assert verdict.agrees == agrees
+    assert ("DISAGREES" in str(verdict)) != agrees
+
+
+def test_the_spread_over_seeds_says_what_is_allowed():
+    recorded = record(metrics={"test": predictions(0.5, 1000).summary()})
+    seeds = [record(metrics={"test": predictions(share, 1000).summary()}) for share in (0.49, 0.5, 0.51)]
+    verdict = runs.verify(recorded, lambda _: rerun(0.55), seeds=seeds)
+    assert verdict.allowed == pytest.approx(0.03)
+    assert not verdict.agrees
+    assert runs.verify(recorded, lambda _: rerun(0.55), tolerance=0.06).agrees
+
+
+def test_a_part_of_a_run_is_compared_at_its_last_epoch():
+    recorded = record(metrics={"test": predictions(0.5, 1000).summary()})
+    verdict = runs.verify(recorded, lambda _: rerun(0.5, epochs=2), tolerance=0.0)
+    assert (verdict.number, verdict.recorded, verdict.measured) == ("accuracy after 2 epochs", 0.35, 0.35)
+
+
+def test_another_model_is_no_confirmation():
+    other = {**record()["model"], "name": "cct"}
+    with pytest.raises(RunError, match="cct"):
+        runs.verify(record(), lambda _: rerun(0.5, model=other))
+
+
+def test_records_are_read_without_keras(tmp_path):
+    kept(tmp_path)
+    code = (
+        "import sys; from labkit import runs; "
+        f"print(len(runs.results(folders=[{str(tmp_path)!r}])), 'keras' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "False"]
+
+
+def test_the_table_sorts_by_name_and_seed(tmp_path):
+    for seed in (2, 0, 1):
+        kept(tmp_path, seed=seed, key=f"{seed}" * 16)
+    table = runs.results(folders=[tmp_path])
+    assert isinstance(table, pd.DataFrame)
+    assert table["seed"].tolist() == [0, 1, 2]

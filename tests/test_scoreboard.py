@@ -1,0 +1,183 @@
+import json
+import math
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from test_runs import DIGEST, record
+
+from labkit import chapters, models, scoreboard
+from labkit.errors import DataError
+from labkit.runs import load
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project with the published figures and no record yet."""
+    (tmp_path / "book").mkdir()
+    for name in (scoreboard.PUBLISHED, scoreboard.DEFECTS):
+        shutil.copy(ROOT / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def scores(accuracy, *, n=5000, **more):
+    return {"n": n, "accuracy": accuracy, "source": "folder x", "fingerprint": DIGEST} | more
+
+
+def add(project, name, accuracy, *, seed=0, part="test", source="folder x", **metrics):
+    data = {"train": {"source": source, "fingerprint": DIGEST, "n": 100}, "valid": None}
+    made = record(name=name, seed=seed, data=data, metrics={part: scores(accuracy, **metrics)})
+    file = project / "results" / f"{name}-seed{seed}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(made))
+    return load(file)
+
+
+def test_every_figure_belongs_to_a_chapter_and_says_where_it_stands():
+    table = scoreboard.published()
+    assert set(table["chapter"]) == set(chapters.CHAPTERS)
+    assert not table.duplicated(["chapter", "experiment", "metric"]).any()
+    assert table[["metric", "value", "report", "where"]].notna().all(axis=None)
+    shares = table[table["metric"].str.endswith(("accuracy", "top5", "macro_f1"))]["value"]
+    assert shares.between(0, 1).all()
+
+
+@pytest.mark.parametrize("chapter", chapters.CHAPTERS)
+def test_every_experiment_of_a_report_has_a_row_and_without_records_nothing_is_claimed(chapter, project):
+    rows = scoreboard.rows(chapter)
+    assert len({row.name for row in rows}) == len(rows) > 0
+    assert {row.verdict.partition(":")[0] for row in rows} <= {"not run yet", "report invalid"}
+    assert scoreboard.table(chapter)["as meant"].isna().all()
+
+
+def test_a_record_within_luck_of_the_published_figure_reproduces_it(project):
+    add(project, "noisy_cifar/vgg-honest", 0.668)
+    row = scoreboard.row("noisy_cifar/vgg")
+    assert (row.published, row.as_meant.mean, row.verdict) == (0.6604, 0.668, "reproduced")
+    luck = 0.6604 * 0.3396 / 5000 + 0.668 * 0.332 / 5000 + 2 * 0.01**2
+    assert row.tolerance == pytest.approx(2 * math.sqrt(luck))
+
+
+@pytest.mark.parametrize(("accuracy", "says"), [(0.60, "6.0 points below"), (0.75, "9.0 points above")])
+def test_a_record_far_from_the_published_figure_does_not(accuracy, says, project):
+    add(project, "noisy_cifar/vgg-honest", accuracy)
+    assert scoreboard.row("noisy_cifar/vgg").verdict == f"not reproduced: {says}"
+
+
+def test_runs_as_the_report_ran_decide_where_there_are_any(project):
+    add(project, "animals/simple", 0.60)
+    add(project, "animals/simple_as_run", 0.77)
+    row = scoreboard.row("animals/simple")
+    assert (row.as_meant.mean, row.as_run.mean, row.verdict) == (0.60, 0.77, "reproduced")
+
+
+def test_the_spread_of_three_seeds_replaces_the_assumed_one(project):
+    for seed, accuracy in enumerate((0.66, 0.67, 0.68)):
+        add(project, "noisy_cifar/vgg-honest", accuracy, seed=seed)
+    side = scoreboard.row("noisy_cifar/vgg").as_meant
+    assert side.mean == pytest.approx(0.67) and side.deviation == pytest.approx(0.01)
+    assert str(side) == "0.6700 ± 0.0100 (3 seeds)"
+    few = scoreboard.row("noisy_cifar/vgg").tolerance
+    add(project, "noisy_cifar/vgg-honest", 0.60, seed=3)
+    assert scoreboard.row("noisy_cifar/vgg").tolerance > few
+
+
+def test_a_figure_that_a_defect_makes_invalid_stays_so_whatever_we_measure(project):
+    add(project, "noisy_cifar/vgg_model2-report000", 0.78)
+    verdict = scoreboard.row("noisy_cifar/vgg_model2").verdict
+    assert verdict.startswith("report invalid: true labels of the test images") and "000-2" in verdict
+
+
+def test_other_animals_say_nothing_about_the_reports(project):
+    add(project, "animals/mid", 0.87, classes=["bird", "cat", "dog", "panda", "snake"])
+    assert scoreboard.row("animals/mid").verdict.startswith("not comparable")
+
+
+def test_synthetic_records_are_no_records(project):
+    add(project, "dual_cifar/accnl", 0.74, source="synthetic, seed 0")
+    assert scoreboard.recorded("dual_cifar/*") == []
+    assert scoreboard.row("dual_cifar/accnl").verdict == "not run yet"
+
+
+def test_the_comparison_labels_three_origins(project):
+    add(project, "dual_cifar/accnl", 0.7512)
+    made = load(project / "results" / "dual_cifar" / "accnl-seed0.json")
+    here = record(name="dual_cifar/accnl", metrics={"test": scores(0.2, n=20)})
+    table = scoreboard.compare("dual_cifar", [type(made)("dual_cifar/accnl", "k", None, here)])
+    assert "not yet" in table.to_html()
+    table = table.data.set_index("experiment")
+    row = table.loc["accnl"]
+    assert list(row[["published", "recorded on real data", "this execution"]]) == [
+        "0.7453",
+        "0.7512",
+        "0.2000",
+    ]
+    assert (
+        table.loc["fmp3", "recorded on real data"] == "not yet" and table.loc["fmp3", "this execution"] == ""
+    )
+
+
+def test_figures_are_found_under_the_names_of_the_published_table(project):
+    heads = {"first": scores(0.7), "second": scores(0.8)}
+    run = add(project, "dual_cifar/accnl", 0.75, heads=heads, top5=0.9)
+    found = {
+        metric: scoreboard.figure(run, metric) for metric in ("test_accuracy", "first_accuracy", "test_top5")
+    }
+    assert found == {"test_accuracy": 0.75, "first_accuracy": 0.7, "test_top5": 0.9}
+    assert scoreboard.figure(run, "epochs") == 3 and scoreboard.figure(run, "train_accuracy") == 0.6
+    assert (
+        scoreboard.figure(run, "seconds_per_epoch") == 1.0
+        and scoreboard.figure(run, "valid_accuracy") is None
+    )
+
+
+def test_costs_follow_from_multiply_adds():
+    macs = {"cct": 233_720_000, "vgg": 39_160_000, "lacnn": 26_355_100_000, "resnet50v2": 902_250_000}
+    assert scoreboard.cost("noisy_cifar/cct", macs) == "about 7 h on two cores"
+    assert scoreboard.cost("noisy_cifar/vgg_cleaner", macs) == "about 14 min on two cores"
+    assert "days" in scoreboard.cost("dual_cifar/lacnn", macs)
+    assert scoreboard.cost("animals/resnet50v2_transfer", macs).endswith("and ImageNet weights")
+    assert "minute" in scoreboard.cost("noisy_cifar/histogram_baseline", macs)
+
+
+def test_the_pretrained_models_are_those_that_take_weights():
+    assert set(scoreboard.PRETRAINED) == {
+        name for name in models.names() if "weights" in models.card(name).options
+    }
+
+
+def test_defects_are_numbered_and_their_patterns_fit_an_experiment():
+    found = scoreboard.defects()
+    names = {row.name for chapter in chapters.CHAPTERS for row in scoreboard.rows(chapter)}
+    assert len({defect.name for defect in found}) == len(found) == 60
+    for defect in found:
+        assert bool(defect.because) == bool(defect.invalidates)
+        for pattern in defect.invalidates:
+            assert any(Path(name).match(pattern) for name in names), pattern
+
+
+def test_what_the_defects_say_is_mended_in_the_package_exists_there():
+    text = " ".join(defect.mended for defect in scoreboard.defects())
+    named = set(re.findall(r"`labkit\.([\w.]+)`", text))
+    assert len(named) > 10
+    for name in named:
+        module, _, rest = name.partition(".")
+        thing = __import__(f"labkit.{module}", fromlist=["_"])
+        for part in filter(None, rest.split(".")):
+            thing = getattr(thing, part)
+
+
+@pytest.mark.parametrize(
+    ("ask", "says"),
+    [
+        (lambda: scoreboard.rows("dual_cifr"), "Did you mean 'dual_cifar'?"),
+        (lambda: scoreboard.row("dual_cifar/acnl"), "Did you mean 'accnl'?"),
+    ],
+)
+def test_a_misspelt_name_is_answered_with_the_nearest(ask, says, project):
+    with pytest.raises(DataError, match=re.escape(says)):
+        ask()

@@ -1,0 +1,29 @@
+import json
+
+import pytest
+from test_scoreboard import add, project  # noqa: F401
+
+from labkit import experiments
+from labkit.book import verify
+from labkit.errors import RunError
+from labkit.runs import Run
+
+
+def test_the_cheapest_record_is_trained_again_by_its_own_command(project, monkeypatch):  # noqa: F811
+    run = add(project, "noisy_cifar/vgg-honest", 0.66)
+    asked = {}
+
+    def again(name, **parameters):
+        asked.update(parameters, name=name)
+        return Run(run.name, run.key, None, json.loads(json.dumps(run.record)))
+
+    monkeypatch.setattr(experiments, "run", again)
+    verdict = verify.verify("noisy_cifar", data="elsewhere", epochs=3)
+    assert verdict.agrees and verdict.recorded == verdict.measured == 0.66
+    assert asked.pop("runs") not in ("", "_build/runs")
+    assert asked == {"name": "noisy_cifar/vgg", "data": "elsewhere", "seed": 0, "epochs": 3}
+
+
+def test_a_chapter_without_records_says_so(project):  # noqa: F811
+    with pytest.raises(RunError, match="no record of dual_cifar"):
+        verify.verify("dual_cifar")

@@ -1,0 +1,164 @@
+"""The build: what is executed again and what is not, what a failure says, and what a kill leaves behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jupytext
+import nbformat
+import pytest
+import yaml
+
+from labkit import chapters
+from labkit.book import sources
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMAND = [sys.executable, "-m", "labkit.book", "build", "--only-execute", "--cores", "2"]
+
+WAIT = """import time, pathlib
+while not pathlib.Path("go").exists():
+    time.sleep(0.1)"""
+WAIT_SECOND = """import time, pathlib
+second = pathlib.Path("one").exists()
+pathlib.Path("one").touch()
+while second and not pathlib.Path("go").exists():
+    time.sleep(0.1)"""
+DIE_ONCE = """import os, pathlib
+if not pathlib.Path("died").exists():
+    pathlib.Path("died").touch()
+    os._exit(9)"""
+
+
+def small(project, **cells):
+    """Reduce the project to these chapters, each of one cell."""
+    (project / "workflow.yaml").write_text(
+        yaml.safe_dump(
+            {"parameters": {}, "chapters": {name: {} for name in cells}, "retries": 1, "threads": 1}
+        )
+    )
+    for name, cell in cells.items():
+        write(project, name, cell)
+    return project
+
+
+def write(project, name, cell):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, project / "notebooks" / f"{name}.ipynb")
+
+
+def build(project, status=0):
+    """Build, and give the chapters in the order in which they were executed, and what was said."""
+    shown = subprocess.run(COMMAND, cwd=project, capture_output=True, text=True, check=False, timeout=300)
+    assert shown.returncode == status, shown.stderr
+    return sorted(executing(shown.stderr)), shown.stderr
+
+
+def executing(text):
+    return [line.split(":")[0] for line in text.splitlines() if line.endswith(": executing")]
+
+
+def append(path, text):
+    path.write_text(path.read_text(encoding="utf-8") + text, encoding="utf-8")
+
+
+def test_an_edit_executes_what_it_touches_and_nothing_else(project):
+    small(project, animals="print(1)", dual_cifar="print(2)")
+    assert build(project)[0] == ["animals", "dual_cifar"]
+    append(project / "book" / "intro.md", "\nMore prose.\n")
+    append(project / "labkit" / "book" / "stage.py", "\n# A page is laid out differently.\n")
+    assert build(project)[0] == []
+    write(project, "animals", "print(3)")
+    assert build(project)[0] == ["animals"]
+    append(project / "labkit" / "errors.py", "\n# A change in the package.\n")
+    assert build(project)[0] == ["animals", "dual_cifar"]
+    for name in ("animals", "dual_cifar"):
+        assert (project / "_build" / "benchmarks" / f"{name}.tsv").read_text().startswith("s\th:m:s\tmax_rss")
+
+
+def test_a_failing_cell_fails_the_build_and_a_dead_kernel_is_tried_again(project):
+    small(project, animals="numbers = []\nnumbers[3]", cifar100=DIE_ONCE, dual_cifar="print(2)")
+    ran, said = build(project, status=1)
+    assert ran == ["animals", "cifar100", "cifar100", "dual_cifar"]
+    assert "The chapter animals failed in cell [1]:\n    numbers = []\n    numbers[3]\n" in said
+    assert "IndexError: list index out of range" in said
+    assert "The notebook as far as it came: _build/failed/animals.ipynb" in said
+    partial = jupytext.read(project / "_build" / "failed" / "animals.ipynb")
+    assert any(output.output_type == "error" for cell in partial.cells for output in cell.get("outputs", ()))
+    executed = sorted(path.stem for path in (project / "_build" / "executed").glob("*.ipynb"))
+    assert executed == ["cifar100", "dual_cifar"]
+    write(project, "animals", "print(1)")
+    assert build(project)[0] == ["animals"]
+    assert not list((project / "_build" / "failed").iterdir())
+
+
+def test_a_killed_build_goes_on_where_it_stopped(project):
+    small(project, animals=WAIT_SECOND, dual_cifar=WAIT_SECOND)
+    said = project / "said"
+    with said.open("w") as stream:
+        command = [*COMMAND, "--cores", "1"]
+        running = subprocess.Popen(command, cwd=project, stderr=stream, start_new_session=True)
+    try:
+        until(lambda: len(executing(said.read_text())) == 2)
+    finally:
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+    (project / "go").touch()
+    assert build(project)[0] == executing(said.read_text())[1:]
+    assert not list((project / "_build" / "failed").iterdir())
+
+
+def until(condition):
+    for _ in range(3000):
+        if condition():
+            return
+        time.sleep(0.1)
+    pytest.fail("five minutes passed in vain")
+
+
+def test_a_second_build_waits_for_the_first(project):
+    small(project, animals=WAIT)
+    with (project / "said").open("w") as said:
+        first = subprocess.Popen(COMMAND, cwd=project, stderr=said)
+    try:
+        until(lambda: "animals" in executing((project / "said").read_text()))
+        second = subprocess.Popen(COMMAND, cwd=project, stderr=subprocess.PIPE, text=True)
+        assert "waiting for it" in second.stderr.readline()
+    finally:
+        (project / "go").touch()
+        first.wait()
+    assert executing(second.communicate()[1]) == []
+    assert (first.returncode, second.returncode) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [("profile=ful", "Did you mean 'full'?"), ("sede=1", "Did you mean 'seed'?"), ("quick", "NAME=VALUE")],
+)
+def test_a_wrong_parameter_is_refused_before_anything_runs(project, given, says):
+    shown = subprocess.run([*COMMAND, given], cwd=project, capture_output=True, text=True, check=False)
+    assert shown.returncode == 1 and says in shown.stderr and "Traceback" not in shown.stderr
+    assert not (project / "_build").exists()
+
+
+def test_the_digest_changes_with_what_can_change_a_result(project, monkeypatch):
+    monkeypatch.chdir(project)
+    first = sources.digest({})
+    append(project / "book" / "intro.md", "More prose.\n")
+    append(project / "labkit" / "book" / "stage.py", "# A page is laid out differently.\n")
+    assert sources.digest({}) == first
+    digests = {first, sources.digest({"profile": "full"})}
+    for name in ("constraints.txt", "labkit/errors.py", "notebooks/animals.ipynb", "book/published.csv"):
+        append(project / name, "\n")
+        digests.add(sources.digest({}))
+    assert len(digests) == 6
+
+
+def test_the_workflow_names_every_chapter_and_gives_it_parameters_it_knows():
+    config = yaml.safe_load((ROOT / "workflow.yaml").read_text(encoding="utf-8"))
+    assert list(config["chapters"]) == list(chapters.CHAPTERS)
+    for name, own in config["chapters"].items():
+        assert chapters.settings(name, {**config["parameters"], **(own or {})}).profile == "smoke"
