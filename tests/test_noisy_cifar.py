@@ -271,7 +271,7 @@ def test_the_floor_of_clipped_outputs_is_the_one_worked_out_from_the_report():
 
 
 def test_the_converted_decay_is_the_reports_and_the_copied_one_a_thousandth():
-    table = found.decays(45_000)["epochs to half a weight"]
+    table = found.decays()["epochs to half a weight"]
     assert table.iloc[0] == pytest.approx(table.iloc[2])
     assert table.iloc[1] == pytest.approx(1000 * table.iloc[0])
 
