@@ -1,13 +1,18 @@
 """Experiments of chapter 2: five networks from scratch, three pretrained ones in three freezing modes."""
 
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from pathlib import Path
 
 import keras
+import numpy as np
 
 from labkit import data, evaluation, models, protocols, recipes, training
 from labkit.chapters import Settings
 from labkit.data import ImageSet
-from labkit.experiments.registry import place, register, share
+from labkit.errors import ModelError
+from labkit.experiments.registry import place, register
+from labkit.recipes import Recipe
 from labkit.runs import Run
 
 SCRATCH = {
@@ -19,50 +24,151 @@ SCRATCH = {
 }
 BACKBONES = ("resnet50v2", "mobilenetv2", "xception")
 MODES = {"transfer": "all", "finetune": "none", "partial": "below_top"}  # mode: what is frozen at the end
+# Photos that a short profile shows to networks that cost much.
+FEW = {
+    "smoke": {"inception": 2, "custom_resnet": 16, "resnet_aug": 16} | dict.fromkeys(BACKBONES, 2),
+    "quick": {"inception": 64},
+    "full": {},
+}
+CHECKED = 64  # photos for a backbone without weights, which has nothing to show but that it trains
+Parts = tuple[ImageSet, ImageSet, ImageSet]
 
 
-def split(settings: Settings) -> tuple[ImageSet, ImageSet, ImageSet]:
+def split(settings: Settings) -> Parts:
     """Training, validation and test photos."""
-    drawn = settings.n if settings.data == "synthetic" else None
-    source = place(settings, "animals")
-    images, test = data.animals(source, size=settings.image_size, seed=settings.seed, n=drawn)
-    train, valid = protocols.animals(images, share=share(settings, images))
-    return train, valid, protocols.thin(test, share(settings, test))
+    return _split(place(settings, "animals"), settings.image_size, settings.seed, settings.n)
 
 
-def build(settings: Settings, parts: tuple[ImageSet, ...], name: str, **options) -> keras.Model:
-    """A model of this chapter for the photos at hand."""
-    train = parts[0]
+@lru_cache(maxsize=2)
+def _split(source: str, size: int, seed: int, n: int | None) -> Parts:
+    """All that decides the photos, so that a notebook full of experiments reads or draws them once."""
+    drawn = n if source == "synthetic" else None
+    images, test = data.animals(source, size=size, seed=seed, n=drawn)
+    train, valid = protocols.animals(images, share=_share(n, images))
+    return train, valid, protocols.thin(test, _share(n, test))
+
+
+def _share(n: int | None, images: ImageSet) -> float:
+    return 1 if n is None else min(1, n / len(images))
+
+
+def few(settings: Settings, name: str) -> int | None:
+    """How many photos a network is shown where that is to prove no more than that it trains."""
+    checked = CHECKED if name in BACKBONES and settings.weights == "none" else None
+    return FEW[settings.profile].get(name, checked)
+
+
+def photos(settings: Settings, name: str) -> Parts:
+    """The photos that a network is trained, validated and tested on."""
+    parts, count = split(settings), few(settings, name)
+    if count is None:
+        return parts
+    return tuple(protocols.thin(part, min(1, count / len(part))) for part in parts)
+
+
+def build(settings: Settings, name: str, **options) -> keras.Model:
+    """A network of this chapter for the photos at hand; a backbone starts from the weights that are given."""
+    train = split(settings)[0]
     shape, classes = train.images.shape[1:], len(train.classes)
+    if name in BACKBONES:
+        options["weights"] = weights(settings, name)
     return models.build(name, input_shape=shape, classes=classes, seed=settings.seed, **options)
+
+
+def weights(settings: Settings, backbone: str) -> str | None:
+    """What a backbone starts from: nothing, the download, or its file in the folder that is given."""
+    if settings.weights in ("none", "imagenet"):
+        return None if settings.weights == "none" else "imagenet"
+    folder = Path(settings.weights)
+    found = [path for path in sorted(folder.glob("*.h5")) if _holds(path, backbone)]
+    if not found:
+        raise ModelError(
+            f"{folder.name} holds no weights of {backbone}.",
+            expected="a folder with the file of keras.applications without its top, named ..._notop.h5, "
+            "for each backbone",
+            mend="put the file there, leave the backbone out of backbones=, or say weights='none'.",
+        )
+    return str(found[0])
+
+
+def _holds(path: Path, backbone: str) -> bool:
+    plain = path.stem.lower().replace("_", "")
+    return plain.startswith(backbone) and plain.endswith("notop")
+
+
+@dataclass(frozen=True)
+class Start:
+    """A network on a backbone as it is before any training."""
+
+    model: keras.Model
+    weights: list[np.ndarray]
+
+    def again(self, freeze: str) -> keras.Model:
+        """The network with its first weights and other layers frozen."""
+        self.model.set_weights(self.weights)
+        return models.refreeze(self.model, freeze)
+
+    def trainable(self) -> dict[str, int]:
+        """How many parameters each mode trains."""
+        refrozen = ((mode, models.refreeze(self.model, freeze)) for mode, freeze in MODES.items())
+        return {mode: models.counts(model).trainable for mode, model in refrozen}
+
+
+def trained(settings: Settings, name: str, *, as_run: bool = False) -> tuple[keras.Model, Run]:
+    """One of the report's own networks trained from scratch, and its run."""
+    parts = photos(settings, name)
+    model = build(settings, name, **({"as_run": True} if as_run else {}))
+    recipe = _recipe(settings, SCRATCH[name], as_run)
+    run = training.fit(model, *parts[:2], recipe, run=_name(name, as_run), runs=settings.runs)
+    return model, _scored(run, model, parts[2])
 
 
 def scratch(settings: Settings, name: str, *, as_run: bool = False) -> Run:
     """Train one of the report's own networks from scratch."""
-    train, valid, test = parts = split(settings)
-    model = build(settings, parts, name, **({"as_run": True} if as_run else {}))
-    recipe = settings.apply(recipes.RECIPES[SCRATCH[name]])
-    if as_run:
-        recipe = recipe.but(restore_best=False)  # the report scored the last epoch's weights
-    run = training.fit(model, train, valid, recipe, run=_name(name, as_run), runs=settings.runs)
-    return run.score("test", evaluation.predict(model, test))
+    return trained(settings, name, as_run=as_run)[1]
 
 
-def pretrained(settings: Settings, backbone: str, mode: str, *, as_run: bool = False) -> Run:
-    """Train a head on a backbone, then, except for plain transfer, the backbone's unfrozen layers too."""
-    train, valid, test = parts = split(settings)
-    weights = None if settings.weights == "none" else settings.weights
-    options = {"weights": weights} | ({"as_run": True} if as_run else {})
-    first = "all" if mode == "finetune" else MODES[mode]
-    model = build(settings, parts, backbone, freeze=first, **options)
+def pretrained(
+    settings: Settings, backbone: str, mode: str, *, as_run: bool = False, start: Start | None = None
+) -> Run:
+    """Train a head on a backbone, then, except for plain transfer, the backbone's unfrozen layers too.
+
+    `start` spares building the network again for each mode: all of them begin with the same weights.
+    """
+    train, valid, test = photos(settings, backbone)
+    model = (start or begin(settings, backbone, as_run=as_run)).again(
+        "all" if mode == "finetune" else MODES[mode]
+    )
+    checked = few(settings, backbone) is not None  # a proof that it trains is no product to keep on the disk
     name = _name(f"{backbone}_{mode}", as_run)
-    recipe = settings.apply(recipes.RECIPES["report002_head" if mode == "finetune" else f"report002_{mode}"])
+    fit = partial(training.fit, model, train, valid, runs=settings.runs)
     if mode == "finetune":
-        training.fit(model, train, valid, recipe, run=f"{name}_head", runs=settings.runs)
-        head, model = model, build(settings, parts, backbone, freeze="none", **options)
-        model.set_weights(head.get_weights())
-        recipe = settings.apply(recipes.RECIPES[f"report002_finetune_{backbone}"])
-    run = training.fit(model, train, valid, recipe, run=name, runs=settings.runs)
+        recipe = _recipe(settings, "report002_head", as_run)
+        fit(recipe, run=None if checked else f"{name}_head", frozen_once=True)
+        models.refreeze(model, MODES[mode])
+    recipe = _recipe(
+        settings, f"report002_{mode}_{backbone}" if mode == "finetune" else f"report002_{mode}", as_run
+    )
+    run = fit(recipe, run=None if checked else name, frozen_once=mode == "transfer")
+    return _scored(replace(run, name=name), model, test)
+
+
+def begin(settings: Settings, backbone: str, *, as_run: bool = False) -> Start:
+    """Build a network on a backbone."""
+    model = build(settings, backbone, **({"as_run": True} if as_run else {}))
+    return Start(model, model.get_weights())
+
+
+def _recipe(settings: Settings, name: str, as_run: bool) -> Recipe:
+    """A recipe of the report; as run, the weights of the last epoch were scored and not the best."""
+    recipe = settings.apply(recipes.RECIPES[name])
+    return recipe.but(restore_best=False) if as_run else recipe
+
+
+def _scored(run: Run, model: keras.Model, test: ImageSet) -> Run:
+    """Add the result on the test photos to the run's record, unless it is there."""
+    if run.metrics.get("test", {}).get("fingerprint") == test.fingerprint():
+        return run
     return run.score("test", evaluation.predict(model, test))
 
 
@@ -72,9 +178,12 @@ def _name(experiment: str, as_run: bool) -> str:
 
 for _model in SCRATCH:
     register(f"animals/{_model}", f"{_model} trained from scratch.", partial(scratch, name=_model))
-    if _model != "mid":  # the one network whose code does what the report says
-        says = f"{_model} trained from scratch, with the report's bugs."
-        register(f"animals/{_model}_as_run", says, partial(scratch, name=_model, as_run=True))
+    says = "with the report's bugs" if models.card(_model).as_run else "scored with its last weights"
+    register(
+        f"animals/{_model}_as_run",
+        f"{_model} trained from scratch, {says}.",
+        partial(scratch, name=_model, as_run=True),
+    )
 for _backbone in BACKBONES:
     for _mode in MODES:
         for _as_run in (False, True):

@@ -12,6 +12,7 @@ from labkit.models import (  # noqa: F401  (each enters its models in the regist
     vgg,
     whitened,
 )
+from labkit.models.backbones import refreeze
 from labkit.models.counting import counts, macs
 from labkit.models.layers import FractionalMaxPooling2D
 from labkit.models.registry import Card, Counts, Form, build, card, cards, names, spec
@@ -29,5 +30,6 @@ __all__ = [
     "counts",
     "macs",
     "names",
+    "refreeze",
     "spec",
 ]

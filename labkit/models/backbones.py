@@ -1,5 +1,6 @@
 """Networks of keras.applications under heads of our own."""
 
+import json
 import re
 import warnings
 from collections import Counter
@@ -16,6 +17,7 @@ from labkit.models.layers import SettledNormalization
 from labkit.models.registry import Classes, Form, Shape, register
 
 _FREEZES = ("all", "below_top", "none")
+_INVERTED = ("resnet50v2", "mobilenetv2", "xception")  # whose report froze the top where it said the opposite
 
 
 def _freezing_forms(total: int, millions: float, **trainable: int) -> list[Form]:
@@ -200,6 +202,19 @@ def efficientnetv2b0(
     x = backbone(pixels.standard(images) if as_run else pixels.signed(images))
     x = layers.Flatten(name="flatten")(x)
     return keras.Model(images, heads.logits(x, classes), name="efficientnetv2b0")
+
+
+def refreeze(model: keras.Model, freeze: str) -> keras.Model:
+    """Freeze other layers of the backbone under a model of this file, and give the model back."""
+    _refuse_unknown(freeze)
+    built = json.loads(model.labkit_spec)
+    options = built["options"]
+    backbone = next(layer for layer in model.layers if isinstance(layer, keras.Model))
+    backbone.trainable = True
+    inverted = options.get("as_run", False) and model.name in _INVERTED
+    _freeze(backbone, freeze, options.get("top", 10), inverted=inverted)
+    model.labkit_spec = json.dumps(built | {"options": options | {"freeze": freeze}})
+    return model
 
 
 def _refuse_unknown(freeze: str) -> None:

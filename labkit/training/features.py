@@ -44,16 +44,22 @@ def features(
     extractor = keras.Model(model.inputs, model.get_layer(layer or last_frozen(model)).output)
     pixels = images.images if isinstance(images, ImageSet) else np.asarray(images)
     if cache is None:
-        return extractor.predict(pixels, batch_size=batch_size, verbose=0)
+        return _outputs(extractor, pixels, batch_size)
     file = Path(cache) / f"{_key(extractor, images)}.npy"
     if not file.exists():
-        values = extractor.predict(pixels, batch_size=batch_size, verbose=0)
+        values = _outputs(extractor, pixels, batch_size)
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_name(f"{file.name}.{os.getpid()}.part")
         with part.open("wb") as stream:
             np.save(stream, values, allow_pickle=False)
         part.replace(file)
     return np.load(file, mmap_mode="r", allow_pickle=False)
+
+
+def _outputs(extractor: keras.Model, pixels: np.ndarray, batch_size: int) -> np.ndarray:
+    if len(pixels) <= batch_size:  # compiling a deep network takes far longer than one batch without
+        return keras.ops.convert_to_numpy(extractor([pixels], training=False))
+    return extractor.predict(pixels, batch_size=batch_size, verbose=0)
 
 
 def _key(extractor: keras.Model, images: ImageSet | np.ndarray) -> str:
