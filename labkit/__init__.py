@@ -1,5 +1,6 @@
 """The Keras package under Image Labs: data, labels, models, training, evaluation and plots."""
 
+import logging
 import os
 import sys
 from importlib.util import find_spec
@@ -22,3 +23,5 @@ def _choose_backend() -> None:
 
 
 _choose_backend()
+# TensorFlow warns of this wherever one process trains several models, as a chapter does.
+logging.getLogger("tensorflow").addFilter(lambda record: "retracing" not in record.getMessage())

@@ -1,5 +1,6 @@
 """Lay out prose, settings and executed chapters in one folder that Jupyter Book can build."""
 
+import re
 import shutil
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -16,6 +17,11 @@ from labkit.book.gallery import Gallery, gallery
 from labkit.errors import RunError
 
 MATHJAX = "static/mathjax/tex-svg.js"  # MathJax 3 in one file, fonts included; Apache-2.0
+# In the HTML of a DataFrame: an empty corner, the columns, and a second row with only the index's name.
+TWO_HEADERS = re.compile(
+    r"(<thead>\s*<tr[^>]*>\s*<th[^>]*>)(?:&nbsp;)?(</th>(?:\s*<th[^>]*>[^<]*</th>)+\s*</tr>)"
+    r"\s*<tr[^>]*>\s*<th[^>]*>([^<]+)</th>(?:\s*<th[^>]*>(?:&nbsp;)?</th>)+\s*</tr>"
+)
 WIDGETS = "application/vnd.jupyter.widget-view+json"
 
 
@@ -89,6 +95,7 @@ def _laid_out_cell(chapter: str, cell: NotebookNode, values: Mapping[str, Any]) 
         return []
     if cell.cell_type == "code":
         cell.outputs = [output for output in cell.outputs if _belongs_on_a_page(output)]
+        _join_headers(cell)
         _speak(cell)
     if "parameters" not in tags:
         return [_tagged(cell, tags)]
@@ -106,7 +113,16 @@ def _tagged(cell: NotebookNode, tags: set[str]) -> NotebookNode:
 
 def _belongs_on_a_page(output: NotebookNode) -> bool:
     is_stderr = output.get("name") == "stderr"
-    return not is_stderr and WIDGETS not in output.get("data", {})
+    is_progress = output.get("metadata", {}).get("labkit") == "progress"
+    return not is_stderr and not is_progress and WIDGETS not in output.get("data", {})
+
+
+def _join_headers(cell: NotebookNode) -> None:
+    """Write the name of a table's index beside the names of its columns, where pandas takes another row."""
+    for output in cell.outputs:
+        data = output.get("data", {})
+        if "text/html" in data:
+            data["text/html"] = TWO_HEADERS.sub(r"\1\3\2", data["text/html"])
 
 
 def _speak(cell: NotebookNode) -> None:

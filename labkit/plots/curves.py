@@ -64,8 +64,9 @@ def histories(
         line = table[[x, metric]].dropna()
         colour = look.PALETTE[place % len(look.PALETTE)]
         ax.plot(
-            line[x], line[metric], color=colour, linestyle=look.DASHES[place % len(look.DASHES)], label=name
-        )
+            line[x], line[metric], color=colour, linestyle=look.DASHES[place % len(look.DASHES)], label=name,
+            marker="o" if len(line) == 1 else "",
+        )  # fmt: skip
         ends.append((*line.iloc[-1], name, colour))
         best = line[metric].min() if "loss" in metric else line[metric].max()
         said.append(f"{name} {best:.3f} at best")
@@ -280,7 +281,9 @@ def _ring(ax: Axes, x: float, y: float) -> None:
 def _decorate(ax: Axes, metric: str) -> None:
     ax.set(xlabel="epoch", ylabel=_spoken(metric))
     ax.margins(x=0.02, y=0.12)
-    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))  # panels may share ticks set by hand
+    ax.xaxis.set_major_locator(
+        MaxNLocator("auto", integer=True, min_n_ticks=1)
+    )  # panels may share ticks set by hand
     look.grid(ax)
 
 

@@ -9,6 +9,7 @@ from functools import partial
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
@@ -60,8 +61,9 @@ RC = {
 
 
 def style() -> None:
-    """Give figures from here on the book's look, and in a notebook show them as SVG with their alt text."""
+    """Give figures and tables from here on the book's look; in a notebook figures are SVG with alt text."""
     mpl.rcParams.update(RC)
+    pd.set_option("display.precision", 4)
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     if shell is None:
         return

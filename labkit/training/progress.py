@@ -11,13 +11,14 @@ from labkit.errors import ParameterError
 
 STYLES = ("bar", "line", "log", "none")
 _SECONDS_BETWEEN_LINES = 30
+_NOTHING_TO_KEEP = {"labkit": "progress"}  # what a page leaves out
 
 
 def style() -> str:
     """How to show progress here; $LABKIT_PROGRESS overrides.
 
-    `bar` is Keras' own, for a terminal; `line` one line of a notebook's cell, rewritten in place, so that
-    a page keeps its last state; `log` a line now and then, for files; `none` nothing.
+    `bar` is Keras' own, for a terminal; `line` one line of a notebook's cell, rewritten in place, which the
+    book leaves out; `log` a line now and then, for files; `none` nothing.
     """
     asked = os.environ.get("LABKIT_PROGRESS")
     if asked is not None:
@@ -59,9 +60,9 @@ def _rewriter() -> Callable[[str, bool], None]:
         nonlocal handle
         content = {"text/plain": line}
         if handle is None:
-            handle = display(content, raw=True, display_id=True)
+            handle = display(content, raw=True, metadata=_NOTHING_TO_KEEP, display_id=True)
         else:
-            handle.update(content, raw=True)
+            handle.update(content, raw=True, metadata=_NOTHING_TO_KEEP)
 
     return show
 
