@@ -1,5 +1,6 @@
 """Experiments of chapter 2: five networks from scratch, three pretrained ones in three freezing modes."""
 
+import math
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -113,6 +114,16 @@ class Start:
         refrozen = ((mode, models.refreeze(self.model, freeze)) for mode, freeze in MODES.items())
         return {mode: models.counts(model).trainable for mode, model in refrozen}
 
+    def top_counts(self) -> np.ndarray:
+        """How many parameters train when the head and the last 0, 1, 2 … layers of the backbone do."""
+        head = self.trainable()["transfer"]
+        models.refreeze(self.model, "none")
+        backbone = next(layer for layer in self.model.layers if isinstance(layer, keras.Model))
+        sizes = [
+            sum(math.prod(weight.shape) for weight in layer.trainable_weights) for layer in backbone.layers
+        ]
+        return head + np.cumsum([0, *reversed(sizes)])
+
 
 def trained(settings: Settings, name: str, *, as_run: bool = False) -> tuple[keras.Model, Run]:
     """One of the report's own networks trained from scratch, and its run."""
@@ -157,6 +168,22 @@ def begin(settings: Settings, backbone: str, *, as_run: bool = False) -> Start:
     """Build a network on a backbone."""
     model = build(settings, backbone, **({"as_run": True} if as_run else {}))
     return Start(model, model.get_weights())
+
+
+def chosen(settings: Settings, *names: str) -> tuple[str, ...]:
+    """Which of these networks the reader asks for."""
+    return tuple(name for name in names if name in (*settings.models, *settings.backbones))
+
+
+def slips(settings: Settings) -> tuple[str, ...]:
+    """Networks from scratch that this execution trains as the report ran them, too."""
+    left_out = {"smoke": ("mid", "inception"), "quick": ("inception",), "full": ()}[settings.profile]
+    return tuple(name for name in settings.models if name not in left_out)
+
+
+def pretrained_slips(settings: Settings) -> tuple[str, ...]:
+    """Backbones that it trains as the report ran them, too: none where nothing can be learnt from them."""
+    return tuple(name for name in settings.backbones if few(settings, name) is None)
 
 
 def _recipe(settings: Settings, name: str, as_run: bool) -> Recipe:

@@ -107,18 +107,22 @@ def scores(table: pd.DataFrame, *, xlabel: str = "accuracy", title: str = "", ax
     return ax
 
 
-def gap_against_parameters(results: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+def gap_against_parameters(
+    results: pd.DataFrame, *, against: str = "val_accuracy", ax: Axes | None = None
+) -> Axes:
     """Training minus validation accuracy against the number of parameters, one dot a model.
 
-    `results` is indexed by model and has the columns parameters, accuracy and val_accuracy.
+    `results` is indexed by model and has the columns parameters, accuracy and, for what is subtracted,
+    val_accuracy or test_accuracy.
     """
-    _has(results, "parameters", "accuracy", "val_accuracy")
-    gap = results["accuracy"] - results["val_accuracy"]
-    ax = _named_dots(ax, results["parameters"], gap, "parameters", "training minus validation accuracy")
+    _has(results, "parameters", "accuracy", against)
+    gap = results["accuracy"] - results[against]
+    spoken = f"training minus {against.replace('val_', 'validation ').replace('_', ' ')}"
+    ax = _named_dots(ax, results["parameters"], gap, "parameters", spoken)
     ax.axhline(0, color=look.MUTED, linewidth=0.8)
     look.title(ax, "How much better a model does on what it was trained on")
     said = ", ".join(f"{name} {value:.3f}" for name, value in gap.items())
-    look.describe(ax, f"Scatter chart of training minus validation accuracy against parameters: {said}.")
+    look.describe(ax, f"Scatter chart of {spoken} against parameters: {said}.")
     return ax
 
 

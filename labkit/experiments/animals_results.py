@@ -1,0 +1,633 @@
+"""What chapter 2 shows of its experiments: tables and sentences made from runs and committed records."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown
+from PIL import Image
+
+from labkit import chapters, models, plots, recipes, scoreboard
+from labkit.chapters import Settings
+from labkit.data import ImageSet
+from labkit.data.decode import PHOTO_SUFFIXES
+from labkit.data.names import ANIMALS
+from labkit.experiments.animals import BACKBONES, MODES, SCRATCH, Start, few
+from labkit.experiments.registry import place
+from labkit.models import pixels
+from labkit.runs import Run
+from labkit.scoreboard import LUCK, PASSES, THROUGHPUT, Side
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas.io.formats.style import Styler
+
+REPORTED_SIZE, REPORTED_CLASSES = 100, 5  # what the report's counts are for
+LOOKED_AT = 500  # photo files whose headers are read for their sizes
+ABOUT = (2.5, 7.5)  # points that still are "about five"
+READER = 2_000  # photos of a reader without a GPU
+UNTRIED = "not on record yet"
+PRETRAINED = tuple(f"{backbone}_{mode}" for backbone in BACKBONES for mode in MODES)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far one network's test accuracy lies above another's, in points, and how far luck may carry it."""
+
+    points: float
+    luck: float
+
+    @property
+    def clear(self) -> bool:
+        """Whether the first is better by more than luck gives."""
+        return self.points > self.luck
+
+    def __str__(self) -> str:
+        return f"{self.points:+.1f} ± {self.luck:.1f} points"
+
+
+def published() -> pd.DataFrame:
+    """The report's figures, one row an experiment."""
+    return scoreboard.published("animals").pivot(index="experiment", columns="metric", values="value")
+
+
+def recorded(name: str) -> Side:
+    """The committed runs of one experiment on real photos, all seeds of it."""
+    return Side("test_accuracy", tuple(scoreboard.recorded(f"animals/{name}")))
+
+
+def to_expect() -> Markdown:
+    """What the networks of the report cost in the longer profiles, and what is recorded of them."""
+    cheap = [name for name in SCRATCH if name != "inception"]
+    found = [run for name in SCRATCH for run in recorded(name).runs]
+    hours = sum(run.seconds for run in found) / 3600
+    records = f"{len(found)} recorded runs took {hours:.1f} h." if found else f"Such a run is {UNTRIED}."
+    return Markdown(
+        f"For every 1,000 training photos the four smaller networks are {_work('quick', cheap)} of "
+        f"arithmetic on two cores in the `quick` profile and {_work('full', cheap)} in the `full` one; "
+        f"Inception alone is {_work('full', ['inception'])} there. {records}"
+    )
+
+
+def _work(profile: str, names: Iterable[str]) -> str:
+    """How long the multiplications of some networks take for 1,000 photos."""
+    given, epochs = chapters.settings("animals", {"profile": profile}), published()["epochs"]
+    total = sum(models.card(name).macs * (given.epochs or epochs[name]) for name in names)
+    return _spoken(total * 1_000 * PASSES / THROUGHPUT)
+
+
+def _spoken(seconds: float) -> str:
+    """A time in words."""
+    if seconds < 90:
+        return f"about {seconds:.0f} s" if seconds >= 1 else "less than a second"
+    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
+
+
+def weights_note(settings: Settings) -> Markdown:
+    """What the rows of pretrained networks are worth in this execution."""
+    if settings.weights == "none":
+        return Markdown(
+            "**This execution has no pretrained weights.** Its backbones start from random numbers and see "
+            "a handful of photos: all rows about them are architecture checks, which show that every way of "
+            "freezing builds and trains, and no results. With `-p weights imagenet`, or a folder that holds "
+            "the files, they become results."
+        )
+    where = "downloaded by Keras" if settings.weights == "imagenet" else "read from the folder given"
+    return Markdown(f"The backbones start from ImageNet weights, {where}.")
+
+
+def records_note() -> Markdown:
+    """On what photos the recorded runs were made, and what they can therefore say."""
+    runs = scoreboard.recorded("animals/*")
+    if not runs:
+        return Markdown(f"A run of this chapter on real photos is {UNTRIED}.")
+    sets = {_set(run): run for run in runs}
+    photos = "; ".join(_described(run) for run in sets.values())
+    if any(_stand_in(run) for run in runs):
+        photos += (
+            ". **They are stand-in photos and not the report's data set**, which cannot be had: no figure on "
+            "them reproduces or refutes one of the report's. What can be compared is how the networks differ "
+            "from each other"
+        )
+    return Markdown(f"{len(runs)} runs are on record, on {photos}.")
+
+
+def _set(run: Run) -> tuple[str, int]:
+    return run.record["data"]["train"]["source"], run.record["data"]["train"]["n"]
+
+
+def _described(run: Run) -> str:
+    source, n = _set(run)
+    test = run.metrics.get("test", {})
+    classes = len(test.get("classes", ()))
+    return f"{n:,} training and {test.get('n', 0):,} test photos of {classes} classes ({source})"
+
+
+def _stand_in(run: Run) -> bool:
+    """Whether a record comes from other photos than the report's."""
+    return set(run.metrics.get("test", {}).get("classes", ANIMALS)) != set(ANIMALS)
+
+
+def sizes(settings: Settings) -> Any:
+    """Widths and heights of the photos before they are made square; a sentence where no file is there."""
+    folder = Path(place(settings, "animals")).expanduser()
+    if not folder.is_dir():
+        side = settings.image_size
+        return Markdown(f"These images come as {side}×{side} pixels; there is no other size to look at.")
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES)
+    chosen = (
+        [files[k * len(files) // LOOKED_AT] for k in range(LOOKED_AT)] if len(files) > LOOKED_AT else files
+    )
+    rows = []
+    for path in chosen:
+        with Image.open(path) as photo:  # reads the head of the file alone
+            rows.append({"width": photo.width, "height": photo.height, "mode": photo.mode})
+    found = pd.DataFrame(rows)
+    table = found[["width", "height"]].quantile([0, 0.25, 0.5, 0.75, 1]).round().astype(int)
+    table.index = ["smallest", "a quarter is below", "median", "a quarter is above", "largest"]
+    table["width / height"] = (found["width"] / found["height"]).quantile([0, 0.25, 0.5, 0.75, 1]).to_numpy()
+    modes = found["mode"].value_counts()
+    said = ", ".join(f"{count:,} {mode}" for mode, count in modes.items())
+    return table.round(2).rename_axis(f"{len(found):,} of {len(files):,} files ({said})")
+
+
+def parts_table(train: ImageSet, valid: ImageSet, test: ImageSet) -> pd.DataFrame:
+    """How many photos each part holds, of how many classes, and what the smallest class has."""
+    rows = {}
+    for name, part in {"training": train, "validation": valid, "test": test}.items():
+        counts = part.counts()
+        rows[name] = {
+            "photos": len(part),
+            "classes": int((counts > 0).sum()),
+            "smallest class": int(counts.min()),
+            "largest class": int(counts.max()),
+        }
+    return pd.DataFrame(rows).T
+
+
+def batches(train: ImageSet) -> Markdown:
+    """Why a batch of 258 is as good as one of 256."""
+    ours = recipes.RECIPES["report002_resnet"].batch_size
+    report = scoreboard.TRAINED_ON["animals"]
+    usual = 2 ** round(math.log2(ours))
+    steps = {n: [math.ceil(n / size) for size in (ours, usual)] for n in (report, len(train))}
+    noise = 100 * (math.sqrt(ours / usual) - 1)
+    return Markdown(
+        f"The report's batch is {ours}, probably a slip for {usual}. On its {report:,} training photos "
+        f"{ours} makes {steps[report][0]} steps an epoch and {usual} makes {steps[report][1]}; on the "
+        f"{len(train):,} here it is {steps[len(train)][0]} and {steps[len(train)][1]}. The noise of a "
+        f"gradient goes with the root of the batch, and changes by {noise:.1f} in a hundred. The number is "
+        "kept, and nothing depends on it."
+    )
+
+
+def beside(name: str, made: Mapping[str, Run]) -> Markdown:
+    """The report's test accuracy, the recorded one and that of this execution, in one line."""
+    report, parts = published().loc[name], []
+    if pd.notna(report.get("test_accuracy")):
+        parts.append(f"**report 002** {report['test_accuracy']:.4f} on its own photos")
+    else:
+        parts.append("**report 002** not printed")
+    meant, as_run = recorded(name), recorded(f"{name}_as_run")
+    kind = "stand-in photos" if any(map(_stand_in, meant.runs + as_run.runs)) else "real photos"
+    parts.append(f"**recorded on {kind}** {str(meant) or UNTRIED}")
+    if as_run.values:
+        parts.append(f"**recorded as the report ran** {as_run}")
+    parts.append(f"**this execution** {_here(made.get(name))}")
+    return Markdown(f"Test accuracy of `{name}`: " + "; ".join(parts) + ".")
+
+
+def _here(run: Run | None) -> str:
+    if run is None:
+        return "not asked for"
+    test = run.metrics["test"]
+    return f"{test['accuracy']:.4f} on {test['n']:,} photos, {test['source']}"
+
+
+def curves(name: str, made: Mapping[str, Run]) -> "Figure | Markdown":
+    """Loss and accuracy of a recorded run, or of this execution where there is none; the title says which."""
+    found = [run for run in recorded(name).runs if run.epochs] or [made[name]] * (name in made)
+    if not found:
+        return Markdown(f"*`{name}` was not trained in this execution and is {UNTRIED}.*")
+    run = found[0]
+    which = f"recorded, seed {run.seed}" if run.folder is None else "this execution"
+    return plots.loss_and_accuracy(run, name=f"{name} ({which}: {_set(run)[0]})")
+
+
+def picture(name: str, networks: Mapping[str, keras.Model]) -> Any:
+    """The layers of a network as boxes, or a sentence where it was not asked for."""
+    if name not in networks:
+        return Markdown(f"*`{name}` is not among the networks of this execution.*")
+    return plots.model_layers(networks[name])
+
+
+def scores(names: Iterable[str], made: Mapping[str, Run]) -> pd.DataFrame:
+    """Test accuracies by origin: the report's, the recorded mean and this execution's; no empty column."""
+    report, rows = published()["test_accuracy"], {}
+    for name in names:
+        here = made.get(name)
+        rows[name] = {
+            "report 002, its photos": report.get(name, math.nan),
+            "recorded": recorded(name).mean,
+            "recorded as run": recorded(f"{name}_as_run").mean,
+            "this execution": here.metrics["test"]["accuracy"] if here else math.nan,
+        }
+    return pd.DataFrame(rows).T.dropna(axis="columns", how="all").dropna(how="all")
+
+
+def shown(names: Iterable[str], made: Mapping[str, Run]) -> tuple[dict[str, Run], str]:
+    """Recorded runs, the first seed of each name, or where none is recorded those of this execution."""
+    names = tuple(names)
+    found = {name: side.runs[0] for name in names if (side := recorded(name)).runs}
+    if found:
+        return found, f"{len(found)} recorded runs on real photos"
+    return {name: made[name] for name in names if name in made}, f"this execution; a record is {UNTRIED}"
+
+
+def by_size(runs: Mapping[str, Run]) -> pd.DataFrame:
+    """Parameters, training and test accuracy of runs, for a plot of their gap."""
+    rows = {
+        name: {
+            "parameters": run.record["model"]["parameters"]["total"],
+            "accuracy": _kept(run)["accuracy"],
+            "test_accuracy": run.metrics["test"]["accuracy"],
+        }
+        for name, run in runs.items()
+        if run.epochs
+    }
+    return pd.DataFrame(rows, index=["parameters", "accuracy", "test_accuracy"]).T
+
+
+def reported_by_size() -> pd.DataFrame:
+    """The same of the report's own figures, where it prints them."""
+    figures = published().loc[list(SCRATCH)]
+    table = figures.rename(columns={"train_accuracy": "accuracy"})[["accuracy", "test_accuracy"]]
+    return table.assign(parameters=[models.card(name).counts.total for name in table.index]).dropna()
+
+
+def _kept(run: Run) -> pd.Series:
+    """The epoch whose weights were scored."""
+    table = run.history.set_index("epoch")
+    return table.loc[run.best_epoch] if run.record["recipe"]["restore_best"] else table.iloc[-1]
+
+
+def from_scratch(made: Mapping[str, Run]) -> "Styler":
+    """The networks of the report: size, cost, and their test accuracies side by side."""
+    found, rows = scores(SCRATCH, made), []
+    for name in SCRATCH:
+        card = models.card(name)
+        cells = found.loc[name].dropna() if name in found.index else {}
+        figures = {column: f"{value:.4f}" for column, value in cells.items()}
+        rows.append(
+            {
+                "network": name,
+                "parameters": f"{card.counts.total:,}",
+                "million MACs": f"{card.macs / 1e6:,.0f}",
+            }
+            | {column: figures.get(column, "–") for column in found}
+        )
+    return pd.DataFrame(rows).style.hide(axis="index")
+
+
+def printed_counts(backbone: str) -> dict[str, int]:
+    """The trainable parameters that the report prints, by mode: of the models as its code built them."""
+    forms = models.card(backbone).forms
+    freezes = {form.options.get("freeze", "all"): form for form in forms if form.options.get("as_run")}
+    return {mode: freezes[freeze].trainable for mode, freeze in MODES.items()}
+
+
+def counts_table(starts: Mapping[str, Start], modes: Iterable[str]) -> pd.DataFrame:
+    """Trainable parameters of every backbone and mode, as built here and as the report prints them."""
+    rows = []
+    for backbone, start in starts.items():
+        built, printed = start.trainable(), printed_counts(backbone)
+        for mode in modes:
+            agrees = "equal" if built[mode] == printed[mode] else "differs"
+            rows.append(
+                {
+                    "network": backbone,
+                    "mode": mode,
+                    "all": f"{models.counts(start.model).total:,}",
+                    "trained": f"{built[mode]:,}",
+                    "printed in the report": f"{printed[mode]:,}",
+                    "": agrees if comparable(start) else "other head",
+                }
+            )
+    columns = ["network", "mode", "all", "trained", "printed in the report", ""]
+    return pd.DataFrame(rows, columns=columns).set_index(["network", "mode"])
+
+
+def comparable(start: Start) -> bool:
+    """Whether a network has the report's image size and number of classes, on which its head depends."""
+    shape = start.model.input_shape[1:]
+    return shape == (REPORTED_SIZE, REPORTED_SIZE, 3) and start.model.output_shape[-1] == REPORTED_CLASSES
+
+
+def last_ten(starts: Mapping[str, Start]) -> "Styler":
+    """Which reading of "the last ten layers" gives the printed number of trainable parameters."""
+    rows = []
+    for backbone, start in starts.items():
+        built, printed = start.trainable(), printed_counts(backbone)["partial"]
+        tops = start.top_counts()
+        rows.append(
+            {
+                "network": backbone,
+                "last ten trained": f"{built['partial']:,}",
+                "last ten frozen": f"{built['finetune'] - built['partial'] + built['transfer']:,}",
+                "printed": f"{printed:,}",
+                "layers": len(tops) - 1,
+                "numbers of last layers whose training gives the printed count": int((tops == printed).sum()),
+            }
+        )
+    return pd.DataFrame(rows).style.hide(axis="index")
+
+
+def pretrained_table(made: Mapping[str, Run]) -> pd.DataFrame:
+    """Test accuracies of the pretrained networks and the report's own, named with what they train."""
+    names = (*SCRATCH, *PRETRAINED)
+    table = scores(names, made).reindex(names).dropna(how="all")
+    return table.set_axis([f"{name}, {_trained(name) / 1e6:.1f} M" for name in table.index])
+
+
+def _trained(name: str) -> int:
+    """How many parameters an experiment of the report trained."""
+    if name in SCRATCH:
+        return models.card(name).counts.trainable
+    backbone, _, mode = name.partition("_")
+    return printed_counts(backbone)[mode]
+
+
+def results_only(made: Mapping[str, Run], settings: Settings) -> dict[str, Run]:
+    """The runs that are results: not those of networks that were only shown to train."""
+    checked = {backbone for backbone in BACKBONES if few(settings, backbone) is not None}
+    return {name: run for name, run in made.items() if name.partition("_")[0] not in checked}
+
+
+def untouched(name: str, networks: Mapping[str, keras.Model]) -> pd.DataFrame:
+    """Parameters in weights that training has left as they were, in a network as meant and as run."""
+    rows = {}
+    for says, key in {"as meant": name, "as run": f"{name}_as_run"}.items():
+        if key in networks:
+            count, total = _unmoved(networks[key])
+            rows[says] = {
+                "trainable": f"{total:,}",
+                "never moved": f"{count:,}",
+                "share": f"{100 * count / total:.1f} %",
+            }
+    return pd.DataFrame(rows, index=["trainable", "never moved", "share"]).T
+
+
+def _unmoved(model: keras.Model) -> tuple[int, int]:
+    """Parameters of trainable weights that equal their initial ones, and of all trainable weights."""
+    built = models.spec(model)
+    options = {"input_shape": tuple(built["input_shape"]), "classes": built["classes"], "seed": built["seed"]}
+    before = models.build(built["name"], **options, **built["options"]).trainable_weights
+    pairs = zip(before, model.trainable_weights, strict=True)
+    still = [math.prod(new.shape) for old, new in pairs if np.array_equal(_array(old), _array(new))]
+    return sum(still), models.counts(model).trainable
+
+
+def _array(values: Any) -> np.ndarray:
+    return keras.ops.convert_to_numpy(values)
+
+
+def noise(networks: Mapping[str, keras.Model]) -> pd.DataFrame:
+    """What the noise of `resnet_aug` does to a grey photo, in steps of 0 to 255."""
+    rows = {}
+    rng = np.random.default_rng(0)
+    for says, key in {"as meant": "resnet_aug", "as run": "resnet_aug_as_run"}.items():
+        if key not in networks:
+            continue
+        model = networks[key]
+        order = [layer.name for layer in model.layers]
+        level = model.get_layer("noise").stddev
+        level *= 255 if order.index("rescale") < order.index("noise") else 1
+        moved = np.rint(128 + rng.normal(0, level, 100_000)) != 128
+        rows[says] = {"deviation in grey levels": level, "share of pixels changed": moved.mean()}
+    return pd.DataFrame(rows, index=["deviation in grey levels", "share of pixels changed"]).T.round(3)
+
+
+def augmented(model: keras.Model, photo: np.ndarray, times: int, seed: int = 0) -> np.ndarray:
+    """What a network with augmentation inside gets to see of one photo, so many times, as pixels 0-255."""
+    keras.utils.set_random_seed(seed)
+    layers = keras.Model(model.inputs, model.get_layer("noise").output)
+    seen = _array(layers([np.repeat(photo[None], times, axis=0)], training=True))
+    return seen * 255 if seen.max() <= 2 else seen
+
+
+def ranges(photos: ImageSet) -> pd.DataFrame:
+    """In what range pixels reach a backbone, as it expects them and as the report gave them."""
+    some = photos.images[:64]
+    rows = {}
+    for says, values in {"as meant": pixels.signed(some), "as run": pixels.unit(some)}.items():
+        found = _array(values)
+        rows[says] = {
+            "lowest": found.min(),
+            "mean": found.mean(),
+            "highest": found.max(),
+            "deviation": found.std(),
+        }
+    return pd.DataFrame(rows).T.round(2)
+
+
+def best_and_last(made: Mapping[str, Run]) -> pd.DataFrame:
+    """Validation accuracy in the best epoch, whose weights were saved, and in the last, whose were tested."""
+    runs, _ = shown((f"{name}_as_run" for name in SCRATCH), made)
+    rows = {}
+    for name, run in runs.items():
+        table = run.history.set_index("epoch")
+        best, last = table.loc[table["val_loss"].idxmin()], table.iloc[-1]
+        rows[name] = {
+            "best epoch": int(best.name),
+            "last epoch": int(last.name),
+            "validation, best": best["val_accuracy"],
+            "validation, last": last["val_accuracy"],
+            "lost": best["val_accuracy"] - last["val_accuracy"],
+        }
+    table = pd.DataFrame(rows).T.round(4)
+    return table.astype({"best epoch": int, "last epoch": int}) if len(table) else table
+
+
+def validation_and_test() -> pd.DataFrame:
+    """The report's best validation accuracy beside its test accuracy, where it prints both."""
+    both = published()[["valid_accuracy", "test_accuracy"]].dropna()
+    both = both.reindex([name for name in (*SCRATCH, *PRETRAINED) if name in both.index])
+    both.columns, both.index.name = ["validation", "test"], None
+    return both.assign(difference=both["test"] - both["validation"])
+
+
+def validation_line() -> Markdown:
+    """How far the report's test figures lie from its validation figures."""
+    table = validation_and_test()
+    below = int((table["validation"] < 0.9).sum())
+    return Markdown(
+        f"Over {len(table)} networks of report 002 the test accuracy lies "
+        f"{100 * table['difference'].mean():+.1f} points from the best validation accuracy on average, from "
+        f"{100 * table['difference'].min():+.1f} to {100 * table['difference'].max():+.1f}. "
+        f"{below} of them validate below nine in ten, and {int((table['test'] < 0.9).sum())} test below it: "
+        "which of the two is meant decides what the text says."
+    )
+
+
+def as_run_beside(made: Mapping[str, Run]) -> pd.DataFrame:
+    """Test accuracies of networks as meant and as the report's code ran, recorded and of this execution."""
+    rows = {}
+    for name in (*SCRATCH, *PRETRAINED):
+        sides = recorded(name), recorded(f"{name}_as_run")
+        here = [
+            made[key].metrics["test"]["accuracy"] if key in made else None for key in (name, f"{name}_as_run")
+        ]
+        if not any(side.values for side in sides) and None in here:
+            continue
+        apart = difference(*sides)
+        rows[name] = {
+            "recorded as meant": str(sides[0]) or UNTRIED,
+            "recorded as run": str(sides[1]) or UNTRIED,
+            "meant − run": str(apart) if apart else "–",
+            "here as meant": "–" if here[0] is None else f"{here[0]:.4f}",
+            "here as run": "–" if here[1] is None else f"{here[1]:.4f}",
+        }
+    return pd.DataFrame(rows).T
+
+
+def difference(better: Side, worse: Side) -> Difference | None:
+    """How far one side's mean lies above another's; None where one of them has no run."""
+    if not better.values or not worse.values:
+        return None
+    variance = 0.0
+    for side in (better, worse):
+        seeds = (
+            side.deviation
+            if len(side.values) > 2
+            else max(LUCK, side.deviation if len(side.values) > 1 else 0)
+        )
+        variance += side.mean * (1 - side.mean) / side.images + seeds**2 / len(side.values)
+    return Difference(100 * (better.mean - worse.mean), 200 * math.sqrt(variance))
+
+
+def claims() -> Markdown:
+    """Whether the report's two claims hold in the records, as meant and as run."""
+    report = published()["test_accuracy"]
+    gain = 100 * (report["resnet_aug"] - report["custom_resnet"])
+    lines = [
+        f"**Augmentation is worth about five points.** Report 002: {gain:+.1f} from `custom_resnet` to "
+        f"`resnet_aug`. {_both(_augmentation_holds)}",
+        f"**Deeper beats shallower only with regularisation.** Report 002, against `mid`: `custom_resnet` "
+        f"{100 * (report['custom_resnet'] - report['mid']):+.1f}, `inception` "
+        f"{100 * (report['inception'] - report['mid']):+.1f}, `resnet_aug` "
+        f"{100 * (report['resnet_aug'] - report['mid']):+.1f} points. {_both(_depth_holds)}",
+    ]
+    return Markdown("\n".join(f"- {line}" for line in lines))
+
+
+def _both(judge: Any) -> str:
+    return " ".join(
+        f"Recorded {says}: {judge(ending)}." for says, ending in (("as meant", ""), ("as run", "_as_run"))
+    )
+
+
+def _augmentation_holds(ending: str) -> str:
+    gain = difference(recorded(f"resnet_aug{ending}"), recorded(f"custom_resnet{ending}"))
+    if gain is None:
+        return UNTRIED
+    if ABOUT[0] <= gain.points <= ABOUT[1]:
+        return f"{gain}, so it {'holds' if gain.clear else 'may hold, and luck alone may give as much'}"
+    return f"{gain}, so it does not hold: it is worth {'more' if gain.points > ABOUT[1] else 'less'}"
+
+
+def _depth_holds(ending: str) -> str:
+    mid = recorded(f"mid{ending}") if recorded(f"mid{ending}").values else recorded("mid")
+    plain, regularised = (
+        difference(recorded(f"{name}{ending}"), mid) for name in ("custom_resnet", "resnet_aug")
+    )
+    if plain is None or regularised is None:
+        return UNTRIED
+    told = f"against `mid`, `custom_resnet` {plain} and `resnet_aug` {regularised}"
+    if plain.clear:
+        return f"{told}, so it does not hold: depth alone is enough"
+    if not regularised.clear:
+        return f"{told}, so it does not hold: depth with regularisation is not clearly better either"
+    return f"{told}, so it holds"
+
+
+def for_the_reader(photos: int = READER) -> "Styler":
+    """What the ways to a classifier cost on two cores with so many photos, and what the report scored."""
+    figures, rows = published(), []
+    for name in ("simple", "mid", "resnet_aug", *(f"{backbone}_transfer" for backbone in BACKBONES)):
+        model = name.removesuffix("_transfer")
+        once = model in BACKBONES  # frozen layers see each photo once, and the head costs next to nothing
+        passes = 1 if once else PASSES * figures.loc[name, "epochs"]
+        rows.append(
+            {
+                "way": f"{model}, frozen, features once" if once else f"{model} from scratch",
+                "arithmetic on two cores": _spoken(models.card(model).macs * photos * passes / THROUGHPUT),
+                "report 002's test accuracy": f"{figures.loc[name, 'test_accuracy']:.4f}",
+                "recorded here": str(recorded(name)) or UNTRIED,
+            }
+        )
+    return pd.DataFrame(rows).style.hide(axis="index")
+
+
+def final(made: Mapping[str, Run]) -> Run:
+    """The recorded run that validates best, else this execution's: whose test is shown in detail."""
+    found = [run for name in (*SCRATCH, *PRETRAINED) for run in recorded(name).runs if "test" in run.metrics]
+    return max(found or made.values(), key=lambda run: run.history["val_accuracy"].max())
+
+
+def told(run: Run) -> Markdown:
+    """The test of one run in a sentence."""
+    test = run.metrics["test"]
+    low, high = test["interval"]
+    where = f"recorded, seed {run.seed}" if run.folder is None else "this execution"
+    return Markdown(
+        f"`{run.name.removeprefix('animals/')}` ({where}; {test['source']}) names {test['accuracy']:.4f} of "
+        f"{test['n']:,} test photos rightly, 95 % interval {low:.4f} to {high:.4f}."
+    )
+
+
+def summary(made: Mapping[str, Run], settings: Settings) -> Markdown:
+    """What the records and this execution come to."""
+    best = {name: recorded(name) for name in SCRATCH if recorded(name).values}
+    said = f"On real photos no network of this chapter is {UNTRIED.removeprefix('not ')}."
+    if best:
+        top = max(best, key=lambda name: best[name].mean)
+        said = f"Of the recorded networks from scratch `{top}` tests best, with {best[top]}."
+    tried = [name for name in PRETRAINED if recorded(name).values]
+    weights = f"{len(tried)} of the {len(PRETRAINED)} pretrained runs are on record."
+    here = f"This execution trained {sum(name in SCRATCH for name in made)} networks from scratch"
+    checked = sum(name in PRETRAINED for name in made)
+    worth = "as architecture checks" if settings.weights == "none" else "from pretrained weights"
+    return Markdown(f"{said} {weights} {here} and {checked} on backbones, these {worth}.")
+
+
+def graph(name: str, networks: Mapping[str, keras.Model]) -> Any:
+    """The graph of a network, or a sentence where it was not asked for."""
+    if name not in networks:
+        return Markdown(f"*`{name}` is not among the networks of this execution.*")
+    return plots.model_graph(networks[name])
+
+
+def pretrained_status(made: Mapping[str, Run], settings: Settings) -> Markdown:
+    """Which of the nine pretrained runs are on record, and what this execution's are worth."""
+    tried = [name for name in PRETRAINED if recorded(name).values]
+    missing = len(PRETRAINED) - len(tried)
+    record = f"{len(tried)} of the {len(PRETRAINED)} pretrained runs are on record, {missing} are {UNTRIED}."
+    here = [name for name in PRETRAINED if name in made]
+    if settings.weights == "none" or few(settings, BACKBONES[0]) is not None:
+        steps = sum(made[name].epochs for name in here)
+        return Markdown(
+            f"{record} This execution took {len(here)} of them through {steps} epochs of a few photos each, "
+            "which is a check of the code. The dots above are therefore the report's, and those of records."
+        )
+    return Markdown(f"{record} This execution trained {len(here)} of them.")
+
+
+def best_here(networks: Mapping[str, keras.Model], made: Mapping[str, Run]) -> str | None:
+    """The network of this execution that validates best among those trained from scratch as meant."""
+    names = [name for name in SCRATCH if name in networks]
+    return max(names, key=lambda name: made[name].history["val_accuracy"].max(), default=None)
