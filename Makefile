@@ -20,11 +20,14 @@ PROFILE ?=
 NOTEBOOKS ?= notebooks
 STRIP = $(BIN)/nbstripout --keep-id --extra-keys metadata.language_info
 PORT ?= 8000
+
+# What JupyterLab is told beyond where the notebooks are, such as LAB="--no-browser --port=9999".
+LAB ?=
 PAGE ?= _build/html/notebooks/dual_cifar.html
 
 .DEFAULT_GOAL := help
 .PHONY: help book executed pages digest test test-long lint sync lab serve bench data picture filter hooks clean \
-	variant verify check pdf
+	variant verify check pdf sweep test-slurm
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +65,9 @@ test: $(INSTALLED)  ## run the tests
 test-long: $(INSTALLED)  ## run the tests that take minutes
 	@$(PY) -m pytest -m long
 
+test-slurm: $(INSTALLED)  ## start SLURM on this machine, as root, and run the tests that need it
+	@$(PY) -m pytest -m slurm
+
 lint: $(INSTALLED)  ## check style, format and notebook pairs
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
@@ -72,11 +78,14 @@ sync: $(INSTALLED)  ## bring the two halves of every notebook in step; the newer
 	@$(STRIP) $(NOTEBOOKS)/*.ipynb
 
 lab: $(INSTALLED) filter  ## open the notebooks in JupyterLab
-	@$(BIN)/jupyter lab notebooks
+	@$(BIN)/jupyter lab notebooks $(LAB)
 
 # Outputs stay in the notebook that a person has open; git does not see them (.gitattributes names the filter).
 filter: $(INSTALLED)
 	@git config filter.notebook.clean "$(STRIP)"
+
+sweep: $(INSTALLED)  ## run what is left of the sweep NAME=trial, here or with PROFILE=slurm on a cluster
+	@$(PY) -m labkit.sweeps run --name "$(NAME)" --profile "$(PROFILE)" $(PARAMS)
 
 variant: $(INSTALLED)  ## add a page of CHAPTER run with PARAMS="name=value ..."
 	@test -n "$(CHAPTER)" || { echo "Say which: make variant CHAPTER=dual_cifar PARAMS=\"weight=0.3\"" >&2; exit 1; }

@@ -1,5 +1,9 @@
-"""From notebooks to pages: execute every chapter, stage the results with the prose, build the book."""
+"""From notebooks to pages: execute every chapter, stage the results with the prose, build the book.
 
+And from grids to tables: `make sweep` plans a sweep and asks for its cells.
+"""
+
+import json
 import sys
 
 from labkit.book import sources
@@ -49,3 +53,33 @@ rule pages:
     output: "_build/html/index.html"
     log: "_build/logs/pages.log"
     shell: "{PYTHON} -m labkit.book pages --log {log}"
+
+
+if "plan" in config:
+    SWEEP = "_build/sweeps/" + config["plan"]["sweep"]
+    CELLS = config["plan"]["cells"]
+    ON = "gpu_" if config.get("gpus") else ""  # a profile with `config: [gpus=1]` has GPUs to give
+
+    def needs(name):
+        return lambda wildcards, attempt: attempt * CELLS[wildcards.cell]["needs"][name]
+
+    localrules: cells
+
+    rule cells:
+        input: expand(SWEEP + "/cells/{cell}.json", cell=CELLS)
+
+    rule cell:
+        input: lambda wildcards: sources.of_run(CELLS[wildcards.cell]["does"]["run"])
+        output: SWEEP + "/cells/{cell}.json"
+        log: SWEEP + "/logs/{cell}.log"
+        params: lambda wildcards: json.dumps(CELLS[wildcards.cell]["does"], sort_keys=True)
+        threads: lambda wildcards: CELLS[wildcards.cell]["needs"]["cores"]
+        retries: config["retries"]
+        resources:
+            attempt=lambda wildcards, attempt: attempt,
+            mem_mb=needs("mem_mb"),
+            runtime=needs(ON + "minutes"),
+            gpu=lambda wildcards: CELLS[wildcards.cell]["needs"]["gpus"] if ON else 0,
+        shell:
+            "{PYTHON} -m labkit.sweeps cell " + SWEEP + " --does {params:q}"
+            " --attempt {resources.attempt} > {log} 2>&1"

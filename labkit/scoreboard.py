@@ -97,6 +97,21 @@ class Side:
 
 
 @dataclass(frozen=True)
+class Work:
+    """What training one experiment computes."""
+
+    name: str
+    model: str
+    macs: int  # multiply-adds of training on one image
+    images: float  # over all epochs
+
+    @property
+    def total(self) -> float:
+        """All multiply-adds."""
+        return self.macs * self.images
+
+
+@dataclass(frozen=True)
 class Row:
     """One experiment of a report beside our runs of it: as its code ran, and as its text meant it."""
 
@@ -277,19 +292,30 @@ def cost(name: str, macs: Mapping[str, int] | None = None) -> str:
 
     `macs` are the multiply-adds of every model; without them the models are asked, for which Keras is loaded.
     """
-    macs = macs or _model_macs()
+    needed = work(name, macs or _model_macs())
+    if needed is None:
+        return "less than a minute on two cores"
+    weights = " and ImageNet weights" if needed.model in PRETRAINED else ""
+    return f"{spoken_hours(needed.total / THROUGHPUT / 3600)} on two cores{weights}"
+
+
+def work(
+    name: str, macs: Mapping[str, int], *, images: int | None = None, epochs: int | None = None
+) -> Work | None:
+    """What an experiment computes by its report's recipe, or otherwise as told; None without a model."""
     chapter, _, experiment = name.partition("/")
     model = max((known for known in macs if experiment.startswith(known)), key=len, default=None)
     if model is None:
-        return "less than a minute on two cores"
+        return None
     figures = published(chapter)
-    epochs = figures[figures["metric"] == "epochs"].set_index("experiment")["value"]
-    count = epochs.get(experiment, epochs.max())
-    passes = 1 if experiment.endswith("_transfer") else PASSES
-    images = CLEANED if experiment.endswith("_cleaner") else TRAINED_ON[chapter]
-    hours = macs[model] * images * count * passes / THROUGHPUT / 3600
-    weights = " and ImageNet weights" if model in PRETRAINED else ""
-    return f"{_duration(hours)} on two cores{weights}"
+    reported = figures[figures["metric"] == "epochs"].set_index("experiment")["value"]
+    usual = CLEANED if experiment.endswith("_cleaner") else TRAINED_ON[chapter]
+    return Work(
+        name,
+        model,
+        macs[model] * (1 if experiment.endswith("_transfer") else PASSES),
+        (images or usual) * (epochs or reported.get(experiment, reported.max())),
+    )
 
 
 def _model_macs() -> dict[str, int]:
@@ -357,7 +383,8 @@ def _here(metric: str, made: list[Run]) -> str:
     return ", ".join(values)
 
 
-def _duration(hours: float) -> str:
+def spoken_hours(hours: float) -> str:
+    """A time as people say it, roughly."""
     if hours < 1 / 60:
         return "less than a minute"
     if hours < 1:

@@ -14,32 +14,39 @@ from labkit.book import FAILED
 from labkit.errors import RunError
 
 LOCK = Path("_build/lock")
+PROFILES = Path("profiles")
 
 
 def build(target: str, parameters: Mapping[str, Any], *, cores: int | None = None, profile: str = "") -> None:
     """Make a target of the Snakefile; what is up to date is left alone."""
-    command = [sys.executable, "-m", "snakemake", target, "--quiet", "all", "--keep-going"]
-    command += ["--rerun-incomplete", "--nolock"]  # the lock below outlives nobody, Snakemake's own does
-    command += ["--cores", str(cores or os.cpu_count() or 1)]
-    if parameters:
-        command += ["--config", "parameters=" + json.dumps(dict(parameters))]
-    if profile:
-        command += ["--profile", profile]
-    with _alone() as lock:
+    given = ["--config", "parameters=" + json.dumps(dict(parameters))] if parameters else []
+    command = snakemake(target, "--quiet", "all", *given, cores=cores, profile=profile)
+    with alone(LOCK, "another build is running in this folder: waiting for it") as lock:
         finished = subprocess.run(command, pass_fds=[lock], check=False)
     if finished.returncode:
         reports = [path.read_text(encoding="utf-8").rstrip() for path in sorted(FAILED.glob("*.txt"))]
         raise RunError("\n\n".join(["the book was not built.", *reports]))
 
 
+def snakemake(target: str, *options: str, cores: int | None = None, profile: str = "") -> list[str]:
+    """The command that makes a target; a profile is a folder, or the name of one under profiles/."""
+    command = [sys.executable, "-m", "snakemake", target, "--keep-going"]
+    command += ["--rerun-incomplete", "--nolock"]  # `alone` outlives nobody, Snakemake's own lock does
+    command += ["--cores", str(cores or os.cpu_count() or 1)]
+    if profile:
+        kept = PROFILES / profile
+        command += ["--profile", str(kept) if kept.is_dir() else profile]
+    return [*command, *options]
+
+
 @contextmanager
-def _alone() -> Iterator[int]:
-    """Wait for another build in this folder; the system drops the lock of a build that was killed."""
-    LOCK.parent.mkdir(exist_ok=True)
-    with LOCK.open("w") as stream:
+def alone(place: Path, waiting: str) -> Iterator[int]:
+    """Wait for another process that holds a lock; the system drops the lock of one that was killed."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.open("w") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            sys.stderr.write("another build is running in this folder: waiting for it\n")
+            sys.stderr.write(f"{waiting}\n")
             fcntl.flock(stream, fcntl.LOCK_EX)
         yield stream.fileno()

@@ -13,9 +13,10 @@ PUBLISHED = "book/published.csv"
 
 
 def package() -> list[str]:
-    """Modules that can change a result: of labkit.book, which lays out pages, only one."""
+    """Modules that can change a result: not what lays out pages or runs sweeps."""
     found = Path("labkit").rglob("*.py")
-    return sorted(str(path) for path in found if "book" not in path.parts or path.name == "execute.py")
+    others = {"book", "sweeps"}
+    return sorted(str(path) for path in found if not others & {*path.parts} or path.name == "execute.py")
 
 
 def layout() -> list[str]:
@@ -37,6 +38,11 @@ def records(chapter: str = "") -> list[str]:
 def of(chapter: str) -> list[str]:
     """Every file that can change the result of a chapter."""
     return [f"notebooks/{chapter}.ipynb", *package(), CONSTRAINTS, PUBLISHED, *records(chapter)]
+
+
+def of_run(name: str) -> list[str]:
+    """Every file that can change the result of an experiment, or of a chapter."""
+    return [*package(), CONSTRAINTS] if "/" in name else of(name)
 
 
 def parameters(config: Mapping[str, Any], chapter: str) -> str:

@@ -34,10 +34,10 @@ def results(pattern: str = "*", *, folders: Iterable[str | Path] | None = None) 
     rows, seen = [], set()
     for folder in map(Path, folders):
         for file in _files(folder):
-            row = _row(file)
-            identity = (row["name"], row["key"])
-            if fnmatch(row["name"], pattern) and (row["status"] == DAMAGED or identity not in seen):
-                rows.append(row)
+            found = _row(file)
+            identity = (found["name"], found["key"])
+            if fnmatch(found["name"], pattern) and (found["status"] == DAMAGED or identity not in seen):
+                rows.append(found)
                 seen.add(identity)
     table = pd.DataFrame(rows, columns=list(_COLUMNS))
     return table.sort_values(["name", "seed"], ignore_index=True)
@@ -55,6 +55,11 @@ def _row(file: Path) -> dict[str, Any]:
     except RunError:
         place = file.parent if file.name == RECORD else file
         return {"name": f"{place.parent.name}/{place.stem}", "key": None, "status": DAMAGED}
+    return row(run)
+
+
+def row(run: Run) -> dict[str, Any]:
+    """The figures of one run by the names that the columns of `results` have."""
     return {column: value(run) for column, value in _COLUMNS.items()}
 
 

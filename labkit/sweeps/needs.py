@@ -1,0 +1,64 @@
+"""What a cell asks of the machine it runs on, from the card of its model and what its parameters say.
+
+An estimate: a cell that was stopped for time or memory is tried again with twice as much, and goes on where
+it stopped.
+"""
+
+import math
+from typing import Any
+
+from labkit import chapters, costs, experiments, models, scoreboard
+from labkit.chapters import Settings
+from labkit.scoreboard import Work
+from labkit.sweeps.declared import Cell
+
+START_MINUTES = 5  # to load libraries and images, with room to spare
+MARGIN = 2  # a slower or busier machine than the one measured
+START_MB = 1500  # libraries, and what they keep for a first batch
+IMAGES_MB = 1000  # in real sizes, with the copies that training makes
+COPIES = 4  # of every parameter: itself, its gradient, two moments
+MACS_A_VALUE = 1000  # multiply-adds behind one value of a layer's output: 3×3 kernels on a hundred channels
+MACS_A_CORE = 25e6  # multiply-adds an image that keep one core more busy
+MOST_CORES = 4
+BATCH = 128
+
+
+def of(cell: Cell) -> dict[str, int]:
+    """Cores, memory, and minutes on processor cores or on GPUs; GPUs only for what takes a while."""
+    settings = chapters.settings(cell.chapter, cell.parameters)
+    cards = {name: models.card(name) for name in models.names()}
+    macs = {name: card.macs for name, card in cards.items()}
+    found = (
+        scoreboard.work(name, macs, images=settings.n, epochs=settings.epochs)
+        for name in _experiments(cell, settings)
+    )
+    works = [work for work in found if work is not None]
+    largest = max((macs[work.model] for work in works), default=0)
+    minutes, on_gpu = (_minutes(works, machine) for machine in costs.MACHINES)
+    return {
+        "cores": min(MOST_CORES, 1 + int(largest / MACS_A_CORE)),
+        "mem_mb": START_MB + max((_megabytes(cards[work.model], settings) for work in works), default=0),
+        "minutes": START_MINUTES + math.ceil(MARGIN * minutes),
+        "gpus": cell.devices if minutes > START_MINUTES else 0,
+        # As long as no record was made on a GPU, it is asked for as long as the cores would take.
+        "gpu_minutes": START_MINUTES + math.ceil(MARGIN * min(minutes, on_gpu / cell.devices)),
+    }
+
+
+def _minutes(works: list[Work], machine: str) -> float:
+    families = costs.model_families()
+    return sum(costs.seconds(work, machine, families) for work in works) / 60
+
+
+def _experiments(cell: Cell, settings: Settings) -> list[str]:
+    """The experiment itself; of a chapter, all that its models take part in."""
+    if not cell.is_chapter:
+        return [cell.run]
+    names = experiments.names(f"{cell.run}/*")
+    return [name for name in names if name.split("/")[1].startswith(settings.models)]
+
+
+def _megabytes(card: Any, settings: Settings) -> int:
+    weights = 4 * COPIES * card.counts.total
+    values = 4 * 3 * (settings.batch or BATCH) * card.macs / MACS_A_VALUE  # forward, gradient and workspace
+    return round((weights + values) / 1e6) + (IMAGES_MB if settings.n is None else 0)

@@ -1,0 +1,222 @@
+"""Sweeps: what a declaration may say, what a cell asks for, and a sweep that fails, is killed and goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from labkit import chapters
+from labkit.errors import ParameterError
+from labkit.sweeps import declared, needs
+
+ROOT = Path(__file__).resolve().parents[1]
+WORKFLOW = yaml.safe_load((ROOT / "workflow.yaml").read_text(encoding="utf-8"))
+COMMAND = [sys.executable, "-m", "labkit.sweeps", "run", "--cores", "2", "--name"]
+
+# Experiments that take no time, and end in every way that one can end.
+TOYS = """
+import json, os, signal, time
+from pathlib import Path
+from labkit.experiments.registry import REGISTRY, Experiment, get, names, register, run
+from labkit.runs import Run
+
+
+def finished(settings, name):
+    with open("finished", "a") as log:
+        log.write(f"{name} {settings.seed}\\n")
+    record = json.loads(Path("results/cifar100/mlp-seed0.json").read_text())
+    record["name"], record["metrics"]["test"] = f"cifar100/{name}", {"accuracy": 0.5 + settings.seed / 10}
+    return Run(record["name"], record["key"], None, record)
+
+
+def steady(settings):
+    return finished(settings, "steady")
+
+
+def broken(settings):
+    with open("tried", "a") as log:
+        log.write("broken\\n")
+    if not Path("luck").exists():
+        raise ValueError("no luck today")
+    return finished(settings, "broken")
+
+
+def dies(settings):
+    if not Path("died").exists():
+        Path("died").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return finished(settings, "dies")
+
+
+def stopped(settings):
+    if not Path("luck").exists():
+        os.kill(os.getpid(), signal.SIGTERM)
+    return finished(settings, "stopped")
+
+
+def waits(settings):
+    while settings.seed and not Path("go").exists():
+        time.sleep(0.1)
+    return finished(settings, "waits")
+
+
+for toy in (steady, broken, dies, stopped, waits):
+    register(f"cifar100/{toy.__name__}", "A toy.", toy)
+"""
+
+
+def write(folder, **sweeps):
+    file = folder / "workflow.yaml"
+    file.write_text(yaml.safe_dump(WORKFLOW | {"sweeps": sweeps}, sort_keys=False), encoding="utf-8")
+    return file
+
+
+def test_a_sweep_has_a_cell_for_every_run_and_value(tmp_path):
+    grid = {"weight": [0.3, 0.5], "seed": [0, 1, 2]}
+    file = write(tmp_path, mix={"run": ["dual_cifar/accn", "dual_cifar/accn_l*"], "grid": grid})
+    sweep = declared.read("mix", {"profile": "quick"}, file)
+    assert len(sweep.cells) == len({cell.name for cell in sweep.cells}) == 3 * 2 * 3
+    assert {cell.run for cell in sweep.cells} == {
+        f"dual_cifar/{n}" for n in ("accn", "accn_leaky", "accn_l2")
+    }
+    first = sweep.cells[0]
+    assert first.name == "dual_cifar.accn-weight_0.3-seed_0"
+    assert first.parameters == {"profile": "quick", "data": "synthetic", "seed": 0, "weight": 0.3}
+
+
+GOOD = {"run": ["cifar100/mlp"], "grid": {"seed": [0]}}
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "given", "says"),
+    [
+        ("god", {}, {}, "Did you mean 'good'?"),
+        ("", {}, {}, "NAME="),
+        ("good", {"run": ["cifar100/mpl"]}, {}, "Did you mean 'cifar100/mlp'?"),
+        ("good", {"run": []}, {}, "empty run"),
+        ("good", {"grid": {}}, {}, "empty grid"),
+        ("good", {"grid": {"seed": []}}, {}, "one value or more"),
+        ("good", {"grid": {"seed": 3}}, {}, "one value or more"),
+        ("good", {"grid": {"seed": [1, 1]}}, {}, "twice"),
+        ("good", {"grid": {"sede": [0]}}, {}, "Did you mean 'seed'?"),
+        ("good", {"grid": {"seed": ["one"]}}, {}, "whole number"),
+        ("good", {"parameters": {"profil": "full"}}, {}, "Did you mean 'profile'?"),
+        ("good", {"parmeters": {}}, {}, "Did you mean 'parameters'?"),
+        ("good", {"devices": 0}, {}, "1 or more"),
+        ("good", {"run": ["cifar100"], "devices": 2}, {}, "for the chapter cifar100"),
+        ("good", {}, {"seed": 1}, "already varies seed"),
+        ("good", {}, {"profile": "ful"}, "Did you mean 'full'?"),
+    ],
+)
+def test_a_wrong_declaration_is_refused_by_name(tmp_path, name, change, given, says):
+    with pytest.raises(ParameterError) as error:
+        declared.read(name, given, write(tmp_path, good=GOOD | change))
+    assert says in str(error.value)
+
+
+@pytest.mark.parametrize("name", WORKFLOW["sweeps"])
+def test_every_declared_sweep_can_run(name):
+    sweep = declared.read(name, {}, ROOT / "workflow.yaml")
+    assert sweep.cells and sweep.says
+    for cell in sweep.cells:
+        assert chapters.settings(cell.chapter, cell.parameters).seed == cell.varied["seed"]
+
+
+def test_the_ablation_of_chapter_3_is_one_sweep():
+    from labkit.experiments import dual_cifar
+
+    sweep = declared.read("ablation", {}, ROOT / "workflow.yaml")
+    wanted = {"accn", *(change.name for change in dual_cifar.ABLATION)}
+    assert {cell.run.split("/")[1] for cell in sweep.cells} == wanted
+    assert len(sweep.cells) == len(wanted) * 3
+
+
+def test_a_larger_model_asks_for_more_of_everything():
+    def of(run, devices=1, **parameters):
+        return needs.of(declared.Cell("cell", run, {"profile": "full"} | parameters, {}, devices))
+
+    small, large, huge = of("cifar100/mlp"), of("dual_cifar/accn"), of("dual_cifar/lacnn")
+    for need in ("mem_mb", "minutes", "gpu_minutes"):
+        assert small[need] < large[need] < huge[need]
+    assert small["cores"] == 1 < large["cores"] == huge["cores"] == needs.MOST_CORES
+    assert of("dual_cifar/accn", epochs=1)["minutes"] < large["minutes"]
+    smoke = of("cifar100/mlp", profile="smoke")
+    assert (smoke["gpus"], large["gpus"], of("dual_cifar/accn", devices=4)["gpus"]) == (0, 1, 4)
+    assert of("cifar100")["minutes"] > of("cifar100", models="mlp")["minutes"] > small["minutes"]
+
+
+@pytest.fixture
+def toys(project):
+    (project / "labkit" / "experiments" / "__init__.py").write_text(TOYS)
+    return project
+
+
+def sweep(project, status=0):
+    shown = subprocess.run([*COMMAND, "toy"], cwd=project, capture_output=True, text=True, timeout=300)
+    assert shown.returncode == status, shown.stderr
+    return shown.stderr
+
+
+def lines(file):
+    return sorted(file.read_text().splitlines()) if file.exists() else []
+
+
+def table(project):
+    return pd.read_csv(project / "_build" / "sweeps" / "toy" / "results.csv").set_index("cell")
+
+
+def test_a_failed_cell_is_a_row_that_says_why_and_the_sweep_goes_on(toys):
+    runs = [f"cifar100/{name}" for name in ("steady", "broken", "dies", "stopped")]
+    write(toys, toy={"run": runs, "grid": {"seed": [0, 1]}})
+    said = sweep(toys, status=1)
+    found = table(toys)
+    assert len(found) == 8 and "4 of 8 cells failed" in said and "Traceback" not in said
+    done = found[found["status"] == "done"]
+    assert set(done["run"]) == {"cifar100/steady", "cifar100/dies"}  # a killed cell was tried again
+    assert found.loc["cifar100.steady-seed_1", "test_accuracy"] == pytest.approx(0.6)
+    assert "no luck today" in found.loc["cifar100.broken-seed_0", "why"]
+    assert "told to stop" in found.loc["cifar100.stopped-seed_0", "why"]
+    assert lines(toys / "tried") == ["broken"] * 2  # an error of its own is not tried again
+    results = toys / "_build" / "sweeps" / "toy"
+    assert (
+        "cifar100/steady | test accuracy | 0.5500 ± 0.0707 (2 seeds)" in (results / "results.md").read_text()
+    )
+    assert (results / "results.svg").read_text().startswith("<?xml")
+
+    (toys / "luck").touch()
+    assert "8 cells, 4 of them done before" in sweep(toys)
+    assert set(table(toys)["status"]) == {"done"}
+    assert lines(toys / "finished") == [
+        f"{run.split('/')[1]} {seed}" for run in sorted(runs) for seed in (0, 1)
+    ]
+
+
+def test_a_killed_sweep_goes_on_where_it_stopped(toys):
+    write(toys, toy={"run": "cifar100/waits", "grid": {"seed": [0, 1, 2, 3]}})
+    with (toys / "said").open("w") as said:
+        running = subprocess.Popen([*COMMAND, "toy"], cwd=toys, stderr=said, start_new_session=True)
+    cells = toys / "_build" / "sweeps" / "toy" / "cells"
+    try:
+        end = time.monotonic() + 200
+        while not list(cells.glob("*.json")):
+            assert running.poll() is None and time.monotonic() < end, (toys / "said").read_text()
+            time.sleep(0.1)
+        time.sleep(1)  # another cell has begun
+    finally:
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+    first = (cells / "cifar100.waits-seed_0.json").stat().st_mtime_ns
+    (toys / "go").touch()
+    assert "4 cells, 1 of them done before" in sweep(toys)
+    assert (cells / "cifar100.waits-seed_0.json").stat().st_mtime_ns == first
+    assert lines(toys / "finished") == [f"waits {seed}" for seed in range(4)]
+    assert list(table(toys)["status"]) == ["done"] * 4
+    told = json.loads((cells / "cifar100.waits-seed_3.json").read_text())
+    assert told["cell"]["parameters"]["seed"] == 3
