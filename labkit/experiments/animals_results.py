@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown
+from matplotlib import pyplot as plt
 from PIL import Image
 
 from labkit import chapters, models, plots, recipes, scoreboard
@@ -20,6 +21,7 @@ from labkit.data.names import ANIMALS
 from labkit.experiments.animals import BACKBONES, MODES, SCRATCH, Start, few
 from labkit.experiments.registry import place
 from labkit.models import pixels
+from labkit.plots import look
 from labkit.runs import Run
 from labkit.scoreboard import LUCK, PASSES, THROUGHPUT, Side
 
@@ -32,6 +34,7 @@ LOOKED_AT = 500  # photo files whose headers are read for their sizes
 ABOUT = (2.5, 7.5)  # points that still are "about five"
 READER = 2_000  # photos of a reader without a GPU
 UNTRIED = "not on record yet"
+FLAT = 20  # layers from which on the picture of a network is wider than high
 PRETRAINED = tuple(f"{backbone}_{mode}" for backbone in BACKBONES for mode in MODES)
 
 
@@ -213,7 +216,7 @@ def _here(run: Run | None) -> str:
 
 def curves(name: str, made: Mapping[str, Run]) -> "Figure | Markdown":
     """Loss and accuracy of a recorded run, or of this execution where there is none; the title says which."""
-    found = [run for run in recorded(name).runs if run.epochs] or [made[name]] * (name in made)
+    found = [*recorded(name).runs, *(run for key, run in made.items() if key == name)]
     if not found:
         return Markdown(f"*`{name}` was not trained in this execution and is {UNTRIED}.*")
     run = found[0]
@@ -225,7 +228,11 @@ def picture(name: str, networks: Mapping[str, keras.Model]) -> Any:
     """The layers of a network as boxes, or a sentence where it was not asked for."""
     if name not in networks:
         return Markdown(f"*`{name}` is not among the networks of this execution.*")
-    return plots.model_layers(networks[name])
+    model = networks[name]
+    if len(model.layers) > FLAT:
+        return plots.model_layers(model)
+    _, ax = plt.subplots(figsize=(look.WIDTH, 4), layout="constrained")  # a short network is nearly square
+    return plots.model_layers(model, ax=ax)
 
 
 def scores(names: Iterable[str], made: Mapping[str, Run]) -> pd.DataFrame:
@@ -247,7 +254,7 @@ def shown(names: Iterable[str], made: Mapping[str, Run]) -> tuple[dict[str, Run]
     names = tuple(names)
     found = {name: side.runs[0] for name in names if (side := recorded(name)).runs}
     if found:
-        return found, f"{len(found)} recorded runs on real photos"
+        return found, f"recorded runs on real photos, {', '.join(found)}"
     return {
         name: made[name] for name in names if name in made
     }, "this execution, since none of them is on record yet"
@@ -271,7 +278,13 @@ def reported_by_size() -> pd.DataFrame:
     """The same of the report's own figures, where it prints them."""
     figures = published().loc[list(SCRATCH)]
     table = figures.rename(columns={"train_accuracy": "accuracy"})[["accuracy", "test_accuracy"]]
-    return table.assign(parameters=[models.card(name).counts.total for name in table.index]).dropna()
+    return table.assign(parameters=[_reported_size(name).total for name in table.index]).dropna()
+
+
+def _reported_size(name: str) -> models.Counts:
+    """The size of a network from scratch as the report's code built it."""
+    forms = models.card(name).forms
+    return next((form for form in forms if form.options.get("as_run")), forms[0]).counts
 
 
 def _kept(run: Run) -> pd.Series:
@@ -291,6 +304,7 @@ def from_scratch(made: Mapping[str, Run]) -> "Styler":
             {
                 "network": name,
                 "parameters": f"{card.counts.total:,}",
+                "in the report": f"{_reported_size(name).total:,}",
                 "million MACs": f"{card.macs / 1e6:,.0f}",
             }
             | {column: figures.get(column, "–") for column in found}
@@ -359,15 +373,14 @@ def last_ten(starts: Mapping[str, Start]) -> "Styler":
 
 def pretrained_table(made: Mapping[str, Run]) -> pd.DataFrame:
     """Test accuracies of the pretrained networks and the report's own, named with what they train."""
-    names = (*SCRATCH, *PRETRAINED)
-    table = scores(names, made).reindex(names).dropna(how="all")
+    table = scores((*SCRATCH, *PRETRAINED), made if any(name in made for name in PRETRAINED) else {})
     return table.set_axis([f"{name}, {_trained(name) / 1e6:.1f} M" for name in table.index])
 
 
 def _trained(name: str) -> int:
     """How many parameters an experiment of the report trained."""
     if name in SCRATCH:
-        return models.card(name).counts.trainable
+        return _reported_size(name).trainable
     backbone, _, mode = name.partition("_")
     return printed_counts(backbone)[mode]
 
@@ -444,20 +457,24 @@ def ranges(photos: ImageSet) -> pd.DataFrame:
 
 def best_and_last(made: Mapping[str, Run]) -> pd.DataFrame:
     """Validation accuracy in the best epoch, whose weights were saved, and in the last, whose were tested."""
-    runs, _ = shown((f"{name}_as_run" for name in SCRATCH), made)
     rows = {}
-    for name, run in runs.items():
+    for name in SCRATCH:
+        kept = [*recorded(f"{name}_as_run").runs, *recorded(name).runs]
+        run = next(iter(kept), None) or made.get(f"{name}_as_run") or made.get(name)
+        if run is None:
+            continue
         table = run.history.set_index("epoch")
         best, last = table.loc[table["val_loss"].idxmin()], table.iloc[-1]
-        rows[name] = {
-            "best epoch": int(best.name),
-            "last epoch": int(last.name),
-            "validation, best": best["val_accuracy"],
-            "validation, last": last["val_accuracy"],
-            "lost": best["val_accuracy"] - last["val_accuracy"],
+        rows[f"{name}, {'recorded' if kept else 'this execution'}"] = {
+            "best epoch": f"{best.name}",
+            "last epoch": f"{last.name}",
+            "validation, best": f"{best['val_accuracy']:.4f}",
+            "validation, last": f"{last['val_accuracy']:.4f}",
+            "points lost": f"{100 * (best['val_accuracy'] - last['val_accuracy']):+.1f}",
+            "loss, best": f"{best['val_loss']:.3f}",
+            "loss, last": f"{last['val_loss']:.3f}",
         }
-    table = pd.DataFrame(rows).T.round(4)
-    return table.astype({"best epoch": int, "last epoch": int}) if len(table) else table
+    return pd.DataFrame(rows).T
 
 
 def validation_and_test() -> pd.DataFrame:
@@ -476,7 +493,7 @@ def validation_line() -> Markdown:
         f"Over {len(table)} networks of report 002 the test accuracy lies "
         f"{100 * table['difference'].mean():+.1f} points from the best validation accuracy on average, from "
         f"{100 * table['difference'].min():+.1f} to {100 * table['difference'].max():+.1f}. "
-        f"Of the {len(table)}, {higher} score higher on the test photos."
+        f"{higher} of {len(table)} score higher on the test photos."
     )
 
 
@@ -591,8 +608,9 @@ def told(run: Run) -> Markdown:
     low, high = test["interval"]
     where = f"recorded, seed {run.seed}" if run.folder is None else "this execution"
     return Markdown(
-        f"`{run.name.removeprefix('animals/')}` ({where}; {test['source']}) names {test['accuracy']:.4f} of "
-        f"{test['n']:,} test photos rightly, 95 % interval {low:.4f} to {high:.4f}."
+        f"`{run.name.removeprefix('animals/')}` ({where}; {test['source']}) names "
+        f"{100 * test['accuracy']:.1f} % of {test['n']:,} test photos rightly, "
+        f"95 % interval {100 * low:.1f} to {100 * high:.1f} %."
     )
 
 
@@ -604,11 +622,11 @@ def summary(made: Mapping[str, Run], settings: Settings) -> Markdown:
         top = max(best, key=lambda name: best[name].mean)
         said = f"Of the recorded networks from scratch `{top}` tests best, with {best[top]}."
     tried = sum(bool(recorded(name).values) for name in PRETRAINED)
-    checked = sum(name in PRETRAINED for name in made)
+    plain, checked = (sum(name in group for name in made) for group in (SCRATCH, PRETRAINED))
     worth = "as architecture checks" if settings.weights == "none" else "from pretrained weights"
     return Markdown(
         f"{said} Pretrained runs on record: {tried} of {len(PRETRAINED)}. This execution trained "
-        f"{sum(name in SCRATCH for name in made)} networks from scratch and {checked} on backbones, these {worth}."
+        f"{plain} networks from scratch and {checked} on backbones, these {worth}."
     )
 
 
