@@ -66,7 +66,7 @@ test-long: $(INSTALLED)  ## run the tests that take minutes
 	@$(PY) -m pytest -m long
 
 test-slurm: $(INSTALLED)  ## start SLURM on this machine, as root, and run the tests that need it
-	@$(PY) -m pytest -m slurm
+	@$(PY) -m pytest -rs -m slurm
 
 lint: $(INSTALLED)  ## check style, format and notebook pairs
 	@$(BIN)/ruff check
@@ -107,10 +107,8 @@ serve: $(INSTALLED)  ## serve the built book on this machine, PORT=8000
 	@echo "The book: http://127.0.0.1:$(PORT)/"
 	@$(PY) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
 
-bench: $(INSTALLED)  ## run every measured comparison under bench/
-	@found=0; for script in bench/*.py; do test -f "$$script" || continue; found=1; \
-		echo "== $$script"; $(PY) "$$script" || exit 1; done; \
-		test $$found = 1 || echo "There is nothing under bench/ yet."
+bench: $(INSTALLED)  ## measure again what bench/RESULTS.md holds, NAMES="data training" for some of it
+	@$(PY) bench $(NAMES)
 
 data: $(INSTALLED)  ## download the public image sets
 	@$(PY) -m labkit.data

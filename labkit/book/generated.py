@@ -12,6 +12,7 @@ from labkit.book import (
     models_page,
     reference,
     score_page,
+    sources,
     status_page,
     variants,
 )
@@ -31,6 +32,7 @@ def write(stage: Path, gallery: Gallery) -> None:
         "messages": messages_page.full(gallery),
         "status": status_page.full(),
         "api": reference.overview(),
+        "speed": Path(sources.SPEED).read_text(encoding="utf-8"),
     }
     for name, text in pieces.items():
         (folder / f"{name}.md").write_text(text, encoding="utf-8")

@@ -10,6 +10,7 @@ import yaml
 
 CONSTRAINTS = "constraints.txt"
 PUBLISHED = "book/published.csv"
+SPEED = "bench/RESULTS.md"
 
 
 def package() -> list[str]:
@@ -27,7 +28,7 @@ def layout() -> list[str]:
 def prose() -> list[str]:
     """Everything of the book but the chapters."""
     pages = (str(path) for path in Path("book").rglob("*") if path.is_file())
-    return ["_config.yml", "_toc.yml", "CHANGELOG.md", *sorted(pages)]
+    return ["_config.yml", "_toc.yml", "CHANGELOG.md", SPEED, *sorted(pages)]
 
 
 def records(chapter: str = "") -> list[str]:
