@@ -32,7 +32,8 @@ def snakemake(target: str, *options: str, cores: int | None = None, profile: str
     """The command that makes a target; a profile is a folder, or the name of one under profiles/."""
     command = [sys.executable, "-m", "snakemake", target, "--keep-going"]
     command += ["--rerun-incomplete", "--nolock"]  # `alone` outlives nobody, Snakemake's own lock does
-    command += ["--cores", str(cores or os.cpu_count() or 1)]
+    if cores or not profile:  # where a profile sends jobs away, cores would bound what they ask for together
+        command += ["--cores", str(cores or os.cpu_count() or 1)]
     if profile:
         kept = PROFILES / profile
         command += ["--profile", str(kept) if kept.is_dir() else profile]
