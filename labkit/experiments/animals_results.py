@@ -353,19 +353,23 @@ def comparable(start: Start) -> bool:
 
 
 def last_ten(starts: Mapping[str, Start]) -> "Styler":
-    """Which reading of "the last ten layers" gives the printed number of trainable parameters."""
+    """Which reading of "the last ten layers" gives the printed count, in the backbone without its head.
+
+    Without the head the numbers are the same for photos of any size and any number of classes.
+    """
     rows = []
     for backbone, start in starts.items():
-        built, printed = start.trainable(), printed_counts(backbone)["partial"]
-        tops = start.top_counts()
+        built, printed = start.trainable(), printed_counts(backbone)
+        wanted = printed["partial"] - printed["transfer"]
+        tops = start.top_counts() - built["transfer"]
         rows.append(
             {
-                "network": backbone,
-                "last ten trained": f"{built['partial']:,}",
-                "last ten frozen": f"{built['finetune'] - built['partial'] + built['transfer']:,}",
-                "printed": f"{printed:,}",
+                "backbone": backbone,
+                "last ten trained": f"{built['partial'] - built['transfer']:,}",
+                "last ten frozen": f"{built['finetune'] - built['partial']:,}",
+                "printed": f"{wanted:,}",
                 "layers": len(tops) - 1,
-                "numbers of last layers whose training gives the printed count": int((tops == printed).sum()),
+                "numbers of last layers whose training gives the printed count": int((tops == wanted).sum()),
             }
         )
     return _listed(rows, "last-ten")

@@ -1,0 +1,440 @@
+"""Chapter 2's experiments, the tables and sentences made of records, and the notebook on odd photos."""
+
+import math
+import re
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import numpy as np
+import papermill
+import pytest
+from PIL import Image
+
+from labkit import chapters, experiments, models, scoreboard, training
+from labkit.data.names import ANIMALS
+from labkit.errors import DataError, ModelError
+from labkit.experiments import animals as lab
+from labkit.experiments import animals_results as results
+from labkit.runs import Run
+from labkit.scoreboard import Side
+
+ROOT = Path(__file__).resolve().parents[1]
+STAND_IN = ("ant", "bee", "wasp")
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return chapters.settings("animals", {"runs": str(tmp_path / "runs")})
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """The lightest backbone, as it is before training."""
+    folder = str(tmp_path_factory.mktemp("runs"))
+    return lab.begin(chapters.settings("animals", {"runs": folder}), "mobilenetv2")
+
+
+def run_of(name: str, test: float, *, seed: int = 0, classes=STAND_IN, kept: bool = False, **changes) -> Run:
+    """A run as a record has it, of a network that was never trained; of four epochs the second is best."""
+    part = {"accuracy": test, "n": 600, "interval": (test - 0.02, test + 0.02), "classes": list(classes)}
+    history = {
+        "epoch": [1, 2, 3, 4],
+        "accuracy": [0.5, 0.7, 0.8, 0.9],
+        "val_accuracy": [0.3, test, 0.4, test - 0.1],
+        "val_loss": [1.5, 1.0, 1.2, 1.4],
+    }
+    record = {
+        "seed": seed,
+        "history": history,
+        "best_epoch": 2,
+        "seconds": 3600.0,
+        "recipe": {"restore_best": not name.endswith("_as_run")},
+        "model": {"parameters": {"total": 1000}},
+        "data": {"train": {"source": "folder insects", "n": 2_000}},
+        "metrics": {"test": {**part, "source": "folder insects"}},
+    }
+    return Run(f"animals/{name}", "0" * 16, Path() if kept else None, record | changes)
+
+
+@pytest.fixture
+def records(monkeypatch):
+    """Stand-ins for committed records."""
+    found = []
+    monkeypatch.setattr(
+        scoreboard, "recorded", lambda name="*": [run for run in found if fnmatchcase(run.name, name)]
+    )
+    return found
+
+
+def three_seeds(name: str, *values: float) -> list[Run]:
+    return [run_of(name, value, seed=seed) for seed, value in enumerate(values)]
+
+
+# The experiments
+
+
+def test_every_figure_of_the_report_can_be_run_by_name_as_meant_and_as_run():
+    known = {name.split("/")[1] for name in experiments.names("animals/*")}
+    for name in scoreboard.published("animals")["experiment"]:
+        assert {name, f"{name}_as_run"} <= known
+
+
+def test_photos_are_read_once_and_split_as_in_the_report(settings):
+    train, valid, test = lab.split(settings)
+    assert len(valid) == round(0.15 * (len(train) + len(valid))) and len(test)
+    assert lab.split(settings)[0] is train
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "count"),
+    [
+        ({}, "simple", None),
+        ({}, "inception", 2),
+        ({}, "xception", 2),
+        ({"profile": "quick"}, "custom_resnet", None),
+        ({"profile": "quick"}, "inception", 64),
+        ({"profile": "full"}, "inception", None),
+        ({"profile": "full"}, "xception", 64),
+        ({"profile": "full", "weights": "imagenet"}, "xception", None),
+    ],
+)
+def test_a_few_photos_do_where_a_step_is_all_that_is_shown(given, name, count):
+    assert lab.few(chapters.settings("animals", given), name) == count
+
+
+def test_few_photos_are_enough_for_every_part(settings):
+    assert [len(part) for part in lab.photos(settings, "inception")] == [2, 2, 2]
+    assert lab.photos(settings, "simple") is lab.split(settings)
+
+
+def test_a_network_as_run_keeps_its_last_weights(settings):
+    assert not lab._recipe(settings, "report002_mid", as_run=True).restore_best
+    assert lab._recipe(settings, "report002_mid", as_run=False).restore_best
+
+
+def test_a_trained_network_is_scored_once(settings, monkeypatch):
+    _, run = lab.trained(settings, "simple")
+    assert run.metrics["test"]["n"] == len(lab.split(settings)[2]) and run.epochs == 1
+    monkeypatch.setattr(lab.evaluation, "predict", lambda *_: pytest.fail("scored again"))
+    assert lab.trained(settings, "simple")[1].metrics == run.metrics
+
+
+def test_the_modes_train_what_the_report_counts(start):
+    built, printed = start.trainable(), results.printed_counts("mobilenetv2")
+    assert built["transfer"] == printed["transfer"] == 20_486_005
+    assert built["finetune"] == printed["finetune"] == 22_709_877
+    assert built["partial"] == 21_218_485 != printed["partial"]
+    assert built["finetune"] - built["partial"] + built["transfer"] == printed["partial"] == 21_977_397
+
+
+def test_no_number_of_last_layers_gives_the_printed_count(start):
+    tops = start.top_counts()
+    assert len(tops) == 155 and tops[10] == start.trainable()["partial"]
+    assert not (tops == results.printed_counts("mobilenetv2")["partial"]).any()
+    page = results.last_ten({"mobilenetv2": start}).to_html()
+    assert "732,480" in page and page.count("1,491,392") == 2
+
+
+def test_the_counts_are_called_equal_only_at_the_reports_size(start, monkeypatch):
+    table = results.counts_table({"mobilenetv2": start}, lab.MODES)
+    assert table[""].tolist() == ["equal", "equal", "differs"]
+    monkeypatch.setattr(results, "REPORTED_CLASSES", 4)
+    assert set(results.counts_table({"mobilenetv2": start}, lab.MODES)[""]) == {"other size"}
+
+
+def test_each_mode_starts_with_the_same_weights(start):
+    model = start.again("all")
+    model.set_weights([np.zeros_like(weight) for weight in start.weights])
+    again = start.again("none")
+    for kept, weight in zip(start.weights, again.get_weights(), strict=True):
+        np.testing.assert_array_equal(kept, weight)
+    assert models.spec(again)["options"]["freeze"] == "none"
+    with pytest.raises(ModelError, match="Did you mean 'none'"):
+        models.refreeze(model, "nome")
+
+
+def test_fine_tuning_trains_the_head_first_and_then_everything_slowly(settings, start, monkeypatch):
+    calls = []
+
+    def fit(model, train, valid, recipe, *, run, runs, frozen_once):
+        calls.append((models.counts(model).trainable, recipe.lr, frozen_once, run))
+        return run_of("unkept", 0.5)
+
+    monkeypatch.setattr(training, "fit", fit)
+    run = lab.pretrained(settings, "mobilenetv2", "finetune", start=start)
+    assert calls == [(20_486_005, 1e-3, True, None), (22_709_877, 1e-5, False, None)]
+    assert run.name == "animals/mobilenetv2_finetune" and run.metrics["test"]["n"] == 2
+    real = replace(settings, profile="quick", own={**settings.own, "weights": "imagenet"})
+    monkeypatch.setattr(lab, "photos", lambda *_: lab.split(settings))
+    lab.pretrained(real, "mobilenetv2", "transfer", start=start)
+    assert calls[-1] == (20_486_005, 1e-4, True, "animals/mobilenetv2_transfer")
+
+
+def test_weights_are_found_in_a_folder_by_the_backbones_name(settings, tmp_path):
+    def given(weights):
+        return replace(settings, own={**settings.own, "weights": str(weights)})
+
+    for name in (
+        "resnet50v2_weights_tf_notop.h5",
+        "mobilenet_v2_weights_tf_1.0_224_no_top.h5",
+        "xception.h5",
+    ):
+        (tmp_path / name).touch()
+    assert lab.weights(given(tmp_path), "mobilenetv2").endswith("1.0_224_no_top.h5")
+    assert lab.weights(given(tmp_path), "resnet50v2").endswith("resnet50v2_weights_tf_notop.h5")
+    with pytest.raises(ModelError, match=r"holds no weights of xception[^$]*_notop\.h5[^$]*To mend it"):
+        lab.weights(given(tmp_path), "xception")
+    assert lab.weights(settings, "xception") is None and lab.weights(given("imagenet"), "x") == "imagenet"
+
+
+def test_what_is_repeated_as_run_depends_on_the_profile():
+    def names(profile, **given):
+        return lab.slips(chapters.settings("animals", {"profile": profile, **given}))
+
+    assert names("smoke") == ("simple", "custom_resnet")
+    assert names("quick") == ("simple", "mid", "custom_resnet", "resnet_aug")
+    assert names("full") == tuple(lab.SCRATCH)
+    assert names("smoke", models="mid") == ()
+    assert lab.pretrained_slips(chapters.settings("animals", {"profile": "full"})) == ()
+
+
+def test_dead_weights_are_those_that_never_move(settings):
+    names = ("custom_resnet", "custom_resnet_as_run")
+    networks = {
+        name: lab.trained(settings, "custom_resnet", as_run=name.endswith("run"))[0] for name in names
+    }
+    table = results.untouched("custom_resnet", networks)
+    assert table["never moved"].tolist() == ["0", "3,173,376"]
+    assert results.untouched("custom_resnet", {}).empty
+
+
+# Tables and sentences
+
+
+def test_without_records_every_answer_says_so(records, settings):
+    assert results.claims().data.count("not on record yet") == 4
+    assert "not on record yet" in results.records_note().data
+    assert "not on record yet" in results.to_expect().data
+    assert "none yet" in results.pretrained_status({}, settings).data
+    assert "not on record yet" in results.summary({}, settings).data
+    assert results.for_the_reader().to_html().count("not on record yet") == 6
+    assert "not asked for" in results.beside("mid", {}).data
+    assert results.best_and_last({}).empty and results.as_run_beside({}).empty
+
+
+def test_a_page_without_weights_says_that_its_rows_are_checks(settings):
+    assert "architecture checks" in results.weights_note(settings).data
+    assert "no results" in results.weights_note(settings).data
+    real = replace(settings, profile="full", own={**settings.own, "weights": "imagenet"})
+    assert "checks" not in results.weights_note(real).data
+    made = {"simple": run_of("simple", 0.5), "xception_transfer": run_of("xception_transfer", 0.2)}
+    assert list(results.results_only(made, settings)) == ["simple"]
+    assert results.results_only(made, real) == made
+
+
+@pytest.mark.parametrize(
+    ("plain", "augmented", "says"),
+    [
+        ((0.60, 0.61, 0.62), (0.66, 0.66, 0.67), "so it may hold, and luck alone"),
+        ((0.60, 0.60, 0.60), (0.67, 0.67, 0.67), "Recorded as meant: +7.0 ± 5.5 points, so it holds."),
+        ((0.60, 0.60, 0.60), (0.61, 0.61, 0.61), "does not hold: it is worth less"),
+        ((0.60, 0.60, 0.60), (0.75, 0.75, 0.75), "does not hold: it is worth more"),
+    ],
+)
+def test_the_worth_of_augmentation_is_judged_with_its_luck(records, plain, augmented, says):
+    records += three_seeds("custom_resnet", *plain) + three_seeds("resnet_aug", *augmented)
+    told = results.claims().data
+    assert says in told.splitlines()[0]
+    assert "Recorded as run: not on record yet" in told
+
+
+@pytest.mark.parametrize(
+    ("deep", "regularised", "says"),
+    [
+        (0.61, 0.70, "so it holds"),
+        (0.70, 0.75, "does not hold: depth alone is enough"),
+        (0.55, 0.58, "does not hold: depth with regularisation is not clearly better either"),
+    ],
+)
+def test_depth_is_judged_against_the_shallower_network(records, deep, regularised, says):
+    records += three_seeds("mid", 0.6, 0.6, 0.6)
+    for ending in ("", "_as_run"):  # mid as run is missing: its network is the same
+        records += three_seeds(f"custom_resnet{ending}", deep, deep, deep)
+        records += three_seeds(f"resnet_aug{ending}", regularised, regularised, regularised)
+    assert results.claims().data.splitlines()[1].count(says) == 2
+
+
+def test_luck_counts_seeds_and_photos():
+    one, many = (
+        Side("test_accuracy", tuple(three_seeds("x", *values))) for values in ((0.6,), (0.6, 0.6, 0.6))
+    )
+    photos = 2 * 0.6 * 0.4 / 600
+    assert results.difference(many, many).luck == pytest.approx(200 * math.sqrt(photos))
+    assert results.difference(one, one).luck == pytest.approx(200 * math.sqrt(photos + 2 * 0.01**2))
+    assert results.difference(one, Side("test_accuracy", ())) is None
+
+
+def test_records_of_other_photos_are_called_stand_ins(records):
+    records += three_seeds("simple", 0.5, 0.6)
+    assert "stand-in photos and not the report's data set" in results.records_note().data
+    assert "recorded on stand-in photos** 0.5500 ± 0.0707 (2 seeds)" in results.beside("simple", {}).data
+    records[:] = [run_of("simple", 0.7, classes=ANIMALS)]
+    assert "stand-in" not in results.records_note().data + results.beside("simple", {}).data
+
+
+def test_a_line_has_the_report_the_record_and_this_execution(records):
+    records += [run_of("simple", 0.5), run_of("simple_as_run", 0.4)]
+    line = results.beside("simple", {"simple": run_of("simple", 0.25, kept=True)}).data
+    for part in ("0.7695", "photos** 0.5000", "as the report ran** 0.4000", "0.2500 on 600 photos"):
+        assert part in line
+    assert "**report 002** not printed" in results.beside("xception_finetune", {}).data
+
+
+def test_figures_are_drawn_of_records_first(records):
+    made = {name: run_of(name, 0.2, kept=True) for name in ("simple", "mid")}
+    assert results.shown(lab.SCRATCH, made) == (made, "this execution, since none of them is on record yet")
+    assert "this execution" in results.curves("simple", made)._suptitle.get_text()
+    records.append(run_of("simple", 0.5))
+    assert list(results.shown(lab.SCRATCH, made)[0]) == ["simple"]
+    assert "recorded, seed 0" in results.curves("simple", made)._suptitle.get_text()
+    table = results.scores(lab.SCRATCH, made)
+    assert table.loc["simple"].tolist() == [0.7695, 0.5, 0.2]
+    assert list(table.columns) == ["report 002, its photos", "recorded", "this execution"]
+
+
+def test_the_gap_is_that_of_the_weights_that_were_scored():
+    runs = {name: run_of(name, 0.6) for name in ("simple", "simple_as_run")}
+    assert results.by_size(runs)["accuracy"].tolist() == [0.7, 0.9]
+    assert results.reported_by_size().loc["simple", "parameters"] == 726_277
+
+
+def test_the_last_epoch_stands_beside_the_best(records):
+    records.append(run_of("mid", 0.6))
+    table = results.best_and_last({"simple_as_run": run_of("simple_as_run", 0.5, kept=True)})
+    assert table.index.tolist() == ["simple, this execution", "mid, recorded"]
+    assert table.loc["mid, recorded"].tolist() == ["2", "4", "0.6000", "0.5000", "+10.0", "1.000", "1.400"]
+
+
+def test_as_run_stands_beside_as_meant(records):
+    records += three_seeds("simple", 0.6, 0.6, 0.6) + three_seeds("simple_as_run", 0.5, 0.5, 0.5)
+    table = results.as_run_beside({"mid": run_of("mid", 0.3), "mid_as_run": run_of("mid_as_run", 0.2)})
+    assert table.loc["simple", "meant − run"].startswith("+10.0 ± 5.7 points")
+    assert table.loc["mid"].tolist()[2:] == ["–", "0.3000", "0.2000"]
+
+
+def test_the_comparison_names_what_the_report_trained(records):
+    table = results.pretrained_table({"simple": run_of("simple", 0.1)})
+    assert "resnet50v2_partial, 52.9 M" in table.index and "simple, 0.7 M" in table.index
+    assert list(table.columns) == ["report 002, its photos"] and len(table) == 13
+    assert "this execution" in results.pretrained_table({"xception_transfer": run_of("x", 0.9)})
+
+
+def test_the_final_network_is_chosen_by_validation(records):
+    made = {"simple": run_of("simple", 0.9, kept=True)}
+    assert results.final(made) is made["simple"]
+    records += [run_of("mid", 0.5), run_of("custom_resnet", 0.6)]
+    assert results.final(made).name == "animals/custom_resnet"
+    assert "names 60.0 % of 600 test photos rightly" in results.told(results.final(made)).data
+
+
+def test_258_and_256_make_the_same_steps(settings):
+    told = results.batches(lab.split(settings)[0]).data
+    assert "258 makes 45 steps an epoch and 256 makes 45" in told and "changes by 0.4 in a hundred" in told
+
+
+def test_noise_and_ranges_in_numbers(settings):
+    levels = results.noise(settings)["deviation in grey levels"]
+    assert levels.tolist() == pytest.approx([2.55, 0.01])
+    assert results.noise(settings).loc["as run", "share of pixels changed"] == 0
+    table = results.ranges(lab.split(settings)[0])
+    assert table.loc["as meant", "lowest"] < -0.5 and table.loc["as run", "lowest"] >= 0
+
+
+def test_validation_and_test_of_the_report_are_told_apart():
+    told = results.validation_line().data
+    assert "Over 13 networks" in told and "13 of 13 score higher" in told
+
+
+# Odd photos
+
+
+def speckled(rng, width, height, channels=3):
+    return rng.integers(0, 256, (height, width, channels), dtype=np.uint8)
+
+
+@pytest.fixture
+def odd_photos(tmp_path):
+    """Two classes of three photos a part, of odd sizes and modes."""
+    rng = np.random.default_rng(0)
+    photos = {
+        "left": {
+            "grey.png": Image.fromarray(speckled(rng, 37, 211)[..., 0]),
+            "one_bit.png": Image.fromarray(speckled(rng, 140, 90)[..., 0] > 99),
+            "tiny.png": Image.fromarray(speckled(rng, 3, 2)),
+        },
+        "right": {
+            "indexed.png": Image.fromarray(speckled(rng, 90, 140)).quantize(16),
+            "narrow.bmp": Image.fromarray(speckled(rng, 7, 301)),
+            "plain.jpg": Image.fromarray(speckled(rng, 64, 64)),
+        },
+    }
+    folder = tmp_path / "odd"
+    for part in ("train", "valid"):
+        for name, files in photos.items():
+            (folder / part / name).mkdir(parents=True)
+            for file, photo in files.items():
+                photo.save(folder / part / name / file)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("mode", "says"), [("RGBA", "odd.png is RGB with transparency"), ("CMYK", "odd.jpg is CMYK")]
+)
+def test_a_photo_with_other_than_three_colours_is_refused_by_name(odd_photos, settings, mode, says):
+    suffix = "png" if mode == "RGBA" else "jpg"
+    Image.new(mode, (20, 20)).save(odd_photos / "train" / "left" / f"odd.{suffix}")
+    with pytest.raises(DataError, match=says):
+        lab.split(replace(settings, data=str(odd_photos)))
+
+
+def test_sizes_are_those_of_the_files(odd_photos, settings):
+    table = results.sizes(replace(settings, data=str(odd_photos)))
+    assert table["width"].tolist()[::4] == [3, 140] and table["height"].tolist()[::4] == [2, 301]
+    assert "12 of 12 files" in table.index.name and "2 P" in table.index.name
+    assert "no other size" in results.sizes(settings).data
+
+
+def test_the_whole_notebook_runs_on_two_classes_of_three_odd_photos(odd_photos, tmp_path):
+    given = {"data": str(odd_photos), "runs": str(tmp_path / "runs"), "models": "simple,custom_resnet"}
+    given |= {"backbones": "mobilenetv2", "modes": "transfer"}
+    done = papermill.execute_notebook(
+        ROOT / "notebooks" / "animals.ipynb",
+        tmp_path / "out.ipynb",
+        parameters=given,
+        progress_bar=False,
+        cwd=str(ROOT),
+    )
+    assert done.metadata.papermill.exception is None
+    page = "\n".join(
+        str(output) for cell in done.cells if cell.cell_type == "code" for output in cell.outputs
+    )
+    assert "architecture checks" in page and "folder odd" in page
+    assert "`inception` is not among the networks of this execution" in page
+
+
+def test_nothing_in_the_chapter_names_a_class():
+    text = (ROOT / "notebooks" / "animals.md").read_text(encoding="utf-8")
+    named = (*ANIMALS, "bird", "panda", "snake")
+    assert re.findall(rf"\b({'|'.join(named)})s?\b", text, re.IGNORECASE) == []
+
+
+def test_every_network_takes_a_step_in_smoke(smoke):
+    executed, folder = smoke("animals")
+    trained = {path.name.rsplit("-", 1)[0] for path in (folder / "animals").iterdir() if path.is_dir()}
+    assert set(lab.SCRATCH) <= trained
+    page = "\n".join(
+        str(output) for cell in executed.cells if cell.cell_type == "code" for output in cell.outputs
+    )
+    for backbone in lab.BACKBONES:
+        assert page.count(f"unkept/{backbone}: epoch 1 of 1") == len(lab.MODES) + 1  # one for the head
