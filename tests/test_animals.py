@@ -197,6 +197,8 @@ def test_what_is_repeated_as_run_depends_on_the_profile():
     assert names("full") == tuple(lab.SCRATCH)
     assert names("smoke", models="mid") == ()
     assert lab.pretrained_slips(chapters.settings("animals", {"profile": "full"})) == ()
+    given = {"profile": "full", "weights": "imagenet", "backbones": "xception"}
+    assert lab.pretrained_slips(chapters.settings("animals", given)) == ("xception",)
 
 
 def test_dead_weights_are_those_that_never_move(settings):
@@ -349,6 +351,13 @@ def test_noise_and_ranges_in_numbers(settings):
     assert results.noise(settings).loc["as run", "share of pixels changed"] == 0
     table = results.ranges(lab.split(settings)[0])
     assert table.loc["as meant", "lowest"] < -0.5 and table.loc["as run", "lowest"] >= 0
+
+
+def test_augmentation_shows_the_same_photo_in_other_ways(settings):
+    photo = lab.split(settings)[0].images[0]
+    seen = results.augmented(models.build("resnet_aug"), photo, 3)
+    assert seen.shape == (3, *photo.shape) and 100 < seen.max() < 300
+    assert np.abs(seen[0] - seen[1]).mean() > 5
 
 
 def test_validation_and_test_of_the_report_are_told_apart():

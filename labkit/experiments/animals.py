@@ -185,6 +185,8 @@ def slips(settings: Settings) -> tuple[str, ...]:
 
 def pretrained_slips(settings: Settings) -> tuple[str, ...]:
     """Backbones that it trains as the report ran them, too: none where nothing can be learnt from them."""
+    if settings.profile != "full":
+        return ()
     return tuple(name for name in settings.backbones if few(settings, name) is None)
 
 

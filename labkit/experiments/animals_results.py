@@ -436,12 +436,10 @@ def noise(settings: Settings) -> pd.DataFrame:
     return pd.DataFrame(rows).T.round(3)
 
 
-def augmented(model: keras.Model, photo: np.ndarray, times: int, seed: int = 0) -> np.ndarray:
-    """What a network with augmentation inside gets to see of one photo, so many times, as pixels 0-255."""
-    keras.utils.set_random_seed(seed)
-    layers = keras.Model(model.inputs, model.get_layer("noise").output)
-    seen = _array(layers([np.repeat(photo[None], times, axis=0)], training=True))
-    return seen * 255 if seen.max() <= 2 else seen
+def augmented(model: keras.Model, photo: np.ndarray, times: int) -> np.ndarray:
+    """What `resnet_aug` gets to see of one photo, so many times, as pixels 0-255."""
+    inside = keras.Model(model.inputs, model.get_layer("noise").output)
+    return 255 * _array(inside([np.repeat(photo[None], times, axis=0)], training=True))
 
 
 def ranges(photos: ImageSet) -> pd.DataFrame:
