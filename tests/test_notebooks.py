@@ -39,7 +39,7 @@ def pair(tmp_path):
     for half in (".md", ".ipynb"):
         name = f"animals{half}"
         (tmp_path / name).write_bytes((NOTEBOOKS / name).read_bytes())
-    (tmp_path / "jupytext.toml").write_bytes((ROOT / "jupytext.toml").read_bytes())
+    (tmp_path / "jupytext.toml").write_bytes((NOTEBOOKS / "jupytext.toml").read_bytes())
     return tmp_path / "animals"
 
 
