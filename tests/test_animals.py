@@ -93,9 +93,9 @@ def test_photos_are_read_once_and_split_as_in_the_report(settings):
         ({}, "inception", 2),
         ({}, "xception", 2),
         ({"profile": "quick"}, "custom_resnet", None),
-        ({"profile": "quick"}, "inception", 64),
+        ({"profile": "quick"}, "inception", 16),
         ({"profile": "full"}, "inception", None),
-        ({"profile": "full"}, "xception", 64),
+        ({"profile": "full"}, "xception", 16),
         ({"profile": "full", "weights": "imagenet"}, "xception", None),
     ],
 )

@@ -28,10 +28,10 @@ MODES = {"transfer": "all", "finetune": "none", "partial": "below_top"}  # mode:
 # Photos that a short profile shows to networks that cost much.
 FEW = {
     "smoke": {"inception": 2, "custom_resnet": 16, "resnet_aug": 16} | dict.fromkeys(BACKBONES, 2),
-    "quick": {"inception": 64},
+    "quick": {"inception": 16},
     "full": {},
 }
-CHECKED = 64  # photos for a backbone without weights, which has nothing to show but that it trains
+CHECKED = 16  # photos for a backbone without weights, which has nothing to show but that it trains
 Parts = tuple[ImageSet, ImageSet, ImageSet]
 
 
