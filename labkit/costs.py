@@ -7,7 +7,7 @@ are fitted to the records made on that machine. A family of models whose records
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from math import inf
+from math import nan
 from statistics import median
 
 import numpy as np
@@ -50,9 +50,9 @@ def samples(machine: str, families: Mapping[str, str], runs: Iterable[Run] | Non
     """The records that were made on a machine and trained a model whose multiply-adds are known."""
     found = scoreboard.recorded() if runs is None else runs
     return [
-        Sample(run.name, families.get(run.record["model"]["name"], ""), _macs(run), 1 / speed)
+        Sample(run.name, families.get(run.record["model"]["name"], ""), _macs(run), 1 / rate)
         for run in found
-        if (speed := run.record["images_per_second"]) and _macs(run) and _machine(run) == machine
+        if (rate := run.record["images_per_second"]) and _macs(run) and _machine(run) == machine
     ]
 
 
@@ -65,6 +65,11 @@ def _machine(run: Run) -> str | None:
     if hardware["gpu"]:
         return GPU if "H200" in hardware["gpu"] and devices == 1 else None
     return CORES if hardware["cores"] == 2 else None
+
+
+def speed(machine: str, families: Mapping[str, str]) -> Speed | None:
+    """How fast a machine trains by the committed records; None where there are none."""
+    return fitted(samples(machine, families), machine)
 
 
 def fitted(measured: Sequence[Sample], machine: str) -> Speed | None:
@@ -85,30 +90,42 @@ def fitted(measured: Sequence[Sample], machine: str) -> Speed | None:
 
 
 def checked(machine: str, families: Mapping[str, str], runs: Iterable[Run] | None = None) -> pd.DataFrame:
-    """Every record beside what the other records alone predict for it."""
+    """Every record's seconds an image, as estimated from all records, and as the others alone foretell."""
     measured = samples(machine, families, runs)
     rows = []
     for place, sample in enumerate(measured):
-        speed = fitted([*measured[:place], *measured[place + 1 :]], machine)
-        predicted = speed.seconds(sample.macs, sample.family) if speed else np.nan
+        others = fitted([*measured[:place], *measured[place + 1 :]], machine)
         rows.append(
             {
                 "run": sample.name,
                 "family": sample.family,
                 "measured": sample.seconds,
-                "predicted": predicted,
-                "ratio": predicted / sample.seconds,
+                "estimated": fitted(measured, machine).seconds(sample.macs, sample.family),
+                "foretold": others.seconds(sample.macs, sample.family) if others else np.nan,
             }
         )
-    return pd.DataFrame(rows, columns=["run", "family", "measured", "predicted", "ratio"])
+    return pd.DataFrame(rows, columns=["run", "family", "measured", "estimated", "foretold"])
 
 
-def seconds(
-    work: Work, machine: str, families: Mapping[str, str], runs: Iterable[Run] | None = None
-) -> float:
-    """How long a machine takes for an experiment; infinite where nothing was measured on that machine."""
-    speed = fitted(samples(machine, families, runs), machine)
-    return speed.seconds(work.macs, families.get(work.model, "")) * work.images if speed else inf
+def within(ratios: pd.Series) -> int:
+    """How many ratios of an estimate to what was measured are near enough to one."""
+    return int(((ratios - 1).abs() <= TOLERANCE).sum())
+
+
+def side_by_side(times: Iterable[float], machines: int) -> float:
+    """How long runs take that several machines share, the longest first; no run is cut in parts."""
+    busy = [0.0] * machines
+    for time in sorted(times, reverse=True):
+        busy[busy.index(min(busy))] += time
+    return max(busy)
+
+
+def hours(works: Iterable[Work], machines: int, speed: Speed | None, families: Mapping[str, str]) -> float:
+    """How long several machines of one speed take for experiments; not a number where it was not measured."""
+    if speed is None:
+        return nan
+    times = [speed.seconds(work.macs, families.get(work.model, "")) * work.images for work in works]
+    return side_by_side(times, machines) / 3600
 
 
 @cache

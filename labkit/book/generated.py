@@ -6,6 +6,7 @@ from pathlib import Path
 import yaml
 
 from labkit.book import (
+    cost_page,
     cover,
     defects_page,
     messages_page,
@@ -31,6 +32,7 @@ def write(stage: Path, gallery: Gallery) -> None:
         "models": models_page.full(gallery),
         "messages": messages_page.full(gallery),
         "status": status_page.full(),
+        "costs": cost_page.full(gallery),
         "api": reference.overview(),
         "speed": Path(sources.SPEED).read_text(encoding="utf-8"),
     }

@@ -5,6 +5,7 @@ it stopped.
 """
 
 import math
+from functools import cache
 from typing import Any
 
 from labkit import chapters, costs, experiments, models, scoreboard
@@ -21,6 +22,7 @@ MACS_A_VALUE = 1000  # multiply-adds behind one value of a layer's output: 3×3 
 MACS_A_CORE = 25e6  # multiply-adds an image that keep one core more busy
 MOST_CORES = 4
 BATCH = 128
+SEARCHES = ("search", "search_as_run", "final")  # experiments that train many models
 
 
 def of(cell: Cell) -> dict[str, int]:
@@ -41,20 +43,26 @@ def of(cell: Cell) -> dict[str, int]:
         "minutes": START_MINUTES + math.ceil(MARGIN * minutes),
         "gpus": cell.devices if minutes > START_MINUTES else 0,
         # As long as no record was made on a GPU, it is asked for as long as the cores would take.
-        "gpu_minutes": START_MINUTES + math.ceil(MARGIN * min(minutes, on_gpu / cell.devices)),
+        "gpu_minutes": START_MINUTES
+        + math.ceil(MARGIN * (minutes if math.isnan(on_gpu) else on_gpu / cell.devices)),
     }
 
 
 def _minutes(works: list[Work], machine: str) -> float:
     families = costs.model_families()
-    return sum(costs.seconds(work, machine, families) for work in works) / 60
+    return 60 * costs.hours(works, 1, _speed(machine), families)
+
+
+@cache
+def _speed(machine: str) -> costs.Speed | None:
+    return costs.speed(machine, costs.model_families())
 
 
 def _experiments(cell: Cell, settings: Settings) -> list[str]:
-    """The experiment itself; of a chapter, all that its models take part in."""
-    if not cell.is_chapter:
+    """The experiment itself; of a chapter, and of a search through it, all that its models take part in."""
+    if cell.run.rpartition("/")[2] not in (*chapters.CHAPTERS, *SEARCHES):
         return [cell.run]
-    names = experiments.names(f"{cell.run}/*")
+    names = experiments.names(f"{cell.chapter}/*")
     return [name for name in names if name.split("/")[1].startswith(settings.models)]
 
 

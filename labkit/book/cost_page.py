@@ -1,0 +1,71 @@
+"""What every chapter costs: on two cores, on a GPU, on eight of either, and how good the estimate is."""
+
+import math
+from collections.abc import Mapping
+
+from labkit import chapters, costs, scoreboard
+from labkit.book import markdown
+from labkit.book.gallery import Gallery
+
+EIGHT = 8
+
+
+def full(gallery: Gallery) -> str:
+    """The cost of the reports' experiments by chapter, then every record beside its estimate."""
+    families = {card["name"]: card["family"] for card in gallery.cards}
+    return "\n".join(
+        [_chapters(gallery.macs, families), *(_check(name, families) for name in costs.MACHINES)]
+    )
+
+
+def _chapters(macs: Mapping[str, int], families: Mapping[str, str]) -> str:
+    speeds = {name: costs.speed(name, families) for name in costs.MACHINES}
+    machines = [(name, count) for name in costs.MACHINES for count in (1, EIGHT)]
+    header = ("chapter", "experiments", "trillion multiply-adds", *(_machine(*each) for each in machines))
+    lines = []
+    for chapter, about in chapters.CHAPTERS.items():
+        found = (scoreboard.work(row.name, macs) for row in scoreboard.rows(chapter))
+        works = [work for work in found if work is not None]
+        total = sum(work.total for work in works) / 1e12
+        times = [_time(costs.hours(works, count, speeds[name], families)) for name, count in machines]
+        lines.append((f"[{about.title}](../notebooks/{chapter}.ipynb)", len(works), f"{total:,.0f}", *times))
+    return markdown.table(header, lines)
+
+
+def _machine(name: str, count: int) -> str:
+    return name if count == 1 else f"{EIGHT} × {name.removeprefix('one ')}"
+
+
+def _time(hours: float) -> str:
+    return "not measured" if math.isnan(hours) else scoreboard.spoken_hours(hours)
+
+
+def _check(machine: str, families: Mapping[str, str]) -> str:
+    """One row a record; nothing is hidden that lies outside the tolerance."""
+    found = costs.checked(machine, families)
+    if found.empty:
+        return f"No record on {machine} has been made yet, so no time on it is given.\n"
+    header = ("run", "family", "measured", "estimated", "ratio", "from the other records", "ratio")
+    lines = [
+        (
+            f"`{row.run}`",
+            row.family,
+            _milliseconds(row.measured),
+            _milliseconds(row.estimated),
+            f"{row.estimated / row.measured:.2f}",
+            _milliseconds(row.foretold),
+            f"{row.foretold / row.measured:.2f}",
+        )
+        for row in found.itertuples()
+    ]
+    near, blind = (costs.within(found[column] / found["measured"]) for column in ("estimated", "foretold"))
+    says = (
+        f"Of {len(found)} records on {machine}, {near} lie within ±{costs.TOLERANCE:.0%} of the estimate, "
+        f"and {blind} within that of what the other records alone foretell."
+    )
+    table = markdown.table(header, lines, classes="sortable")
+    return f"{says}\n\n" + markdown.dropdown(f"Time for one image on {machine}, record by record", table)
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1000 * seconds:.3g} ms"

@@ -1,0 +1,89 @@
+"""What training costs: a law that is found again in what it made, and a page that hides no record."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from labkit import costs, scoreboard
+from labkit.book import cost_page
+from labkit.costs import CORES, GPU, Sample
+
+FAMILIES = {
+    "mlp": "plain",
+    "cnn1": "plain",
+    "simple": "plain",
+    "conv2d": "plain",
+    "vgg": "vgg",
+    "lacnn": "allconv",
+}
+
+
+def made(start=1e-4, a_mac=1e-11, **factors):
+    """Samples that follow a law exactly."""
+    macs = {"plain": (1e6, 3e7), "vgg": (5e7, 4e8)}
+    return [
+        Sample(f"{family}{place}", family, size, (start + a_mac * size) * factors.get(family, 1.0))
+        for family, sizes in macs.items()
+        for place, size in enumerate(sizes)
+    ]
+
+
+def test_the_law_behind_the_samples_is_found_again():
+    speed = costs.fitted(made(), GPU)
+    for macs in (1e6, 1e8, 1e10):
+        assert speed.seconds(macs, "plain") == pytest.approx(1e-4 + 1e-11 * macs, rel=0.01)
+
+
+def test_a_slower_family_has_a_factor_of_its_own():
+    speed = costs.fitted(made(vgg=2.0), GPU)
+    ratio = speed.seconds(4e8, "vgg") / speed.seconds(4e8, "unknown")
+    assert ratio > 1 and speed.factors["vgg"] > speed.factors["plain"]
+    assert speed.seconds(4e8, "vgg") == pytest.approx(2 * (1e-4 + 1e-11 * 4e8), rel=costs.TOLERANCE)
+
+
+def test_without_a_sample_cores_have_the_measured_rate_and_a_gpu_has_none():
+    assert costs.fitted([], CORES).seconds(scoreboard.THROUGHPUT, "vgg") == pytest.approx(1)
+    assert costs.fitted([], GPU) is None
+    work = scoreboard.work("cifar100/mlp", {"mlp": 10})
+    assert math.isnan(costs.hours([work], 1, None, FAMILIES))
+
+
+def test_runs_share_machines_and_none_is_cut():
+    assert costs.side_by_side([5, 3, 2, 2], 1) == 12
+    assert costs.side_by_side([5, 3, 2, 2], 2) == 7
+    assert costs.side_by_side([5, 3, 2, 2], 8) == 5
+    assert costs.side_by_side([], 8) == 0
+
+
+def test_work_follows_images_and_epochs():
+    macs = {"mlp": 10, "vgg": 20}
+    full = scoreboard.work("cifar100/mlp", macs)
+    assert full.macs == 10 * scoreboard.PASSES and full.model == "mlp"
+    assert scoreboard.work("cifar100/mlp", macs, images=100, epochs=2).total == 30 * 200
+    assert scoreboard.work("cifar100/search", macs) is None
+
+
+def test_every_record_stands_beside_its_estimate():
+    found = costs.checked(CORES, FAMILIES)
+    known = [run for run in scoreboard.recorded() if run.record["hardware"]["cores"] == 2]
+    wanted = [
+        run.name for run in known if run.record["images_per_second"] and not run.record["hardware"]["gpu"]
+    ]
+    assert list(found["run"]) == wanted and len(found)
+    assert found["estimated"].gt(0).all()
+    assert costs.within(pd.Series([0.71, 1.29, 1.31, 0.69])) == 2
+
+
+class Cards:
+    cards = tuple({"name": name, "family": family} for name, family in FAMILIES.items())
+    macs = dict.fromkeys(FAMILIES, 10_000_000)
+
+
+def test_the_page_gives_every_chapter_and_says_what_was_not_measured(monkeypatch):
+    page = cost_page.full(Cards)
+    assert all(f"notebooks/{chapter}.ipynb" in page for chapter in ("noisy_cifar", "animals", "cifar100"))
+    assert f"within ±{costs.TOLERANCE:.0%}" in page
+    monkeypatch.setattr(scoreboard, "recorded", lambda name="*": [])
+    bare = cost_page.full(Cards)
+    assert "not measured" in bare and f"No record on {GPU}" in bare
