@@ -186,8 +186,10 @@ def batches(train: ImageSet) -> Markdown:
         f"The report's batch is {ours}, probably a slip for {usual}. On its {report:,} training photos "
         f"{ours} makes {steps[report][0]} steps an epoch and {usual} makes {steps[report][1]}; on the "
         f"{len(train):,} here it is {steps[len(train)][0]} and {steps[len(train)][1]}. The noise of a "
-        f"gradient goes with the root of the batch, and changes by {noise:.1f} in a hundred. The number is "
-        "kept, and nothing depends on it."
+        f"gradient goes with the root of the batch, and changes by {noise:.1f} in a hundred: nothing depends "
+        "on the two more. That a batch is large at all matters more, since few photos then make few steps, "
+        "and batch normalization needs hundreds before its averages have caught up. The `full` profile keeps "
+        f"{ours}; `quick` takes {chapters.CHAPTERS['animals'].profiles['quick'].batch}."
     )
 
 
