@@ -99,12 +99,13 @@ def search(
     - `run`: name of the search, such as "cifar100/tuned"; its trials are runs "cifar100/tuned.trial00" ...
     - `tuner`: "random"; "bayesian", which learns from earlier trials; or "hyperband", which starts many short
       trials and goes on with the best of them.
-    - `member`: this process's part in a search of several: "chief@host:port" or "any-other-name@host:port".
+    - `member`: this process's part in a search of several: "chief@host:port" or "any-other-name@host:port";
+      $LABKIT_MEMBER by default.
     """
     _check(tuner, trials, run)
     runs = Path(runs or default_folder())
     folder = runs / f"{run}.search-{_key(space, train, valid, recipe, tuner, seed)}"
-    with _joined(member) as role:
+    with _joined(member or os.environ.get("LABKIT_MEMBER")) as role:
         if not _finished(folder, trials):
             _run(_Job(space, train, valid, recipe, run, runs, folder), tuner, trials, seed, role)
     return Search(run, _table(folder, run), space, recipe, folder)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -141,6 +142,15 @@ def test_the_ablation_of_chapter_3_is_one_sweep():
     wanted = {"accn", *(change.name for change in dual_cifar.ABLATION)}
     assert {cell.run.split("/")[1] for cell in sweep.cells} == wanted
     assert len(sweep.cells) == len(wanted) * 3
+
+
+def test_the_page_shows_the_ablation_as_it_is_declared():
+    page = (ROOT / "book" / "how_to_scale.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^```yaml\n(.*?)^```", page, re.M | re.S)
+    name, entry = next(iter(yaml.safe_load(shown)["sweeps"].items()))
+    assert entry == WORKFLOW["sweeps"][name]
+    for line in re.findall(r"^make sweep NAME=(\w+)", page, re.M):
+        assert line in WORKFLOW["sweeps"]
 
 
 def test_a_larger_model_asks_for_more_of_everything():

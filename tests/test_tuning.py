@@ -226,6 +226,13 @@ def test_wrong_searches_are_refused_by_name(tmp_path, options, text):
         searched(tmp_path, **options)
 
 
+def test_the_environment_may_name_the_member(tmp_path, trained, monkeypatch):
+    monkeypatch.setenv("LABKIT_MEMBER", "nobody")
+    with pytest.raises(ParameterError, match="A member cannot be 'nobody'"):
+        searched(tmp_path)
+    assert not trained
+
+
 def test_a_worker_says_that_no_chief_answers(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(tuning, "PATIENCE", 1)
     monkeypatch.setenv("LABKIT_PROGRESS", "line")

@@ -1,6 +1,8 @@
 """The table of experiments that the chapter modules fill."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -51,10 +53,28 @@ def get(name: str) -> Experiment:
     return REGISTRY[name]
 
 
-def run(name: str, **parameters) -> Run:
-    """Train and score one experiment; a finished one is loaded. Parameters are those of its chapter."""
+def run(name: str, *, devices: int | None = None, member: str | None = None, **parameters) -> Run:
+    """Train and score one experiment; a finished one is loaded. Parameters are those of its chapter.
+
+    - `devices`: how many devices share each batch; $LABKIT_DEVICES or 1 by default.
+    - `member`: this process's part in a search that several share, as `tuning.search` takes it.
+    """
     experiment = get(name)
-    return experiment.function(chapters.settings(experiment.chapter, parameters))
+    settings = chapters.settings(experiment.chapter, parameters)
+    with _told(LABKIT_DEVICES=devices, LABKIT_MEMBER=member):
+        return experiment.function(settings)
+
+
+@contextmanager
+def _told(**variables: int | str | None) -> Iterator[None]:
+    """Set environment variables for a while, which reach every training run of an experiment."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update({name: str(value) for name, value in variables.items() if value is not None})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
 def share(settings: chapters.Settings, images: ImageSet) -> float:

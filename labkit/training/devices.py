@@ -1,5 +1,6 @@
 """Several devices at once: the same model on each, every batch shared out."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -26,6 +27,9 @@ def copy_variables(source: keras.Model, target: keras.Model) -> None:
     """Copy weights and random states from one model to another of the same make."""
     for old, new in zip(source.variables, target.variables, strict=True):
         new.assign(np.array(keras.ops.convert_to_numpy(old)))
+    for layer in target.layers:
+        if hasattr(layer, "finalize_state"):  # Normalization computes with a copy of its variables
+            layer.finalize_state()
 
 
 def _scope(devices: int):
@@ -59,6 +63,14 @@ def _enough(names: list[str], devices: int) -> list[str]:
             mend="simulate more on a CPU with XLA_FLAGS=--xla_force_host_platform_device_count=2 for JAX",
         )
     return names[:devices]
+
+
+def asked() -> int:
+    """The devices that $LABKIT_DEVICES asks for, or one."""
+    text = os.environ.get("LABKIT_DEVICES", "1")
+    if not text.isdigit():
+        raise RecipeError(f"LABKIT_DEVICES is {text!r}.", expected="a whole number, 1 or more")
+    return int(text)
 
 
 def check_devices(devices: int, batch_size: int) -> None:

@@ -26,7 +26,7 @@ from labkit.runs.schema import VERSION
 from labkit.training import machine
 from labkit.training.callbacks import Closing, Diverged, Opening, Progress, monitored, seed_generators
 from labkit.training.compiling import compile_model, precision
-from labkit.training.devices import check_devices, placed, shared
+from labkit.training.devices import asked, check_devices, placed, shared
 from labkit.training.failures import explained
 from labkit.training.features import FeatureSet, features, split_at_frozen
 from labkit.training.keys import array_digest, key, libraries, model_record, source_digest
@@ -72,7 +72,7 @@ def fit(
     *,
     run: str | None = None,
     runs: str | os.PathLike | None = None,
-    devices: int = 1,
+    devices: int | None = None,
     sample_weights: np.ndarray | None = None,
     save_every: float = 2.0,
     until: int | None = None,
@@ -83,13 +83,14 @@ def fit(
 
     - `run`: the name, such as "noisy_cifar/vgg", under which the run is kept; None keeps nothing.
     - `runs`: the folder of all runs; $LABKIT_RUNS or _build/runs by default.
-    - `devices`: how many devices share each batch.
+    - `devices`: how many devices share each batch; $LABKIT_DEVICES or 1 by default.
     - `sample_weights`: what each training image counts.
     - `save_every`: least seconds between two saved states. A killed run loses those and the epoch it was in.
     - `until`: stop after this many epochs for now; the next call goes on.
     - `frozen_once`: compute what the frozen layers below the first trained one give once, not every epoch.
     - `command`: what makes this run again; $LABKIT_COMMAND by default.
     """
+    devices = asked() if devices is None else devices
     job = _Job(model, train, valid, recipe, devices, sample_weights, save_every, until, frozen_once)
     _check(job)
     if any(hasattr(layer, "adapt") for layer in model.layers):

@@ -1,0 +1,64 @@
+"""Options of an experiment that are none of its chapter's parameters: devices, and a part in a search."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from labkit import experiments
+from labkit.errors import ParameterError, RecipeError
+from labkit.experiments import registry
+
+
+def test_devices_reach_the_training_of_an_experiment(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "labkit",
+        "run",
+        "cifar100/mlp",
+        "--devices",
+        "2",
+        "--runs",
+        str(tmp_path),
+    ]
+    flags = "--xla_force_host_platform_device_count=2"
+    environment = os.environ | {"KERAS_BACKEND": "jax", "XLA_FLAGS": flags}
+    shown = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert shown.returncode == 0, shown.stderr
+    (file,) = tmp_path.glob("cifar100/mlp-*/run.json")
+    record = json.loads(file.read_text())
+    assert (record["devices"], record["status"], record["backend"]) == (2, "done", "jax")
+    assert "--devices 2" in record["command"]
+    assert record["history"]["loss"][0] < 6  # images were normalised on both devices
+
+
+@pytest.mark.parametrize(
+    ("devices", "says"), [(3, "multiple of 3"), (0, "1 or more"), ("two", "whole number")]
+)
+def test_devices_that_cannot_be_are_refused(tmp_path, devices, says):
+    with pytest.raises(RecipeError, match=says):
+        experiments.run("cifar100/mlp", devices=devices, runs=str(tmp_path))
+    assert "LABKIT_DEVICES" not in os.environ
+
+
+def test_options_last_as_long_as_the_experiment(monkeypatch):
+    told = {}
+
+    def toy(settings):
+        told.update({name: os.environ.get(name) for name in ("LABKIT_DEVICES", "LABKIT_MEMBER")})
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(registry.REGISTRY, "cifar100/toy", registry.Experiment("cifar100/toy", "", toy))
+    monkeypatch.setenv("LABKIT_DEVICES", "4")
+    with pytest.raises(KeyboardInterrupt):
+        experiments.run("cifar100/toy", devices=2, member="one@127.0.0.1:8470")
+    assert told == {"LABKIT_DEVICES": "2", "LABKIT_MEMBER": "one@127.0.0.1:8470"}
+    assert os.environ["LABKIT_DEVICES"] == "4" and "LABKIT_MEMBER" not in os.environ
+
+
+def test_a_misspelt_option_names_the_right_ones():
+    with pytest.raises(ParameterError, match="'device'"):
+        experiments.run("cifar100/mlp", device=2)
