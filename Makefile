@@ -124,6 +124,6 @@ picture: $(INSTALLED)  ## take the README's picture of a page of the built book 
 hooks: $(INSTALLED) filter  ## check every commit before it is made
 	@$(BIN)/pre-commit install
 
-clean:  ## remove everything generated but the environment and the trained models
+clean:  ## remove everything generated but the environment, the trained models and the sweeps
 	@rm -rf _build/executed _build/failed _build/stage _build/html _build/logs _build/benchmarks \
 		_build/variants _build/gallery _build/pdf .snakemake
