@@ -25,6 +25,11 @@ CELLS = "window.jupyterapp.shell.currentWidget.content.widgets.filter((cell) => 
 PROMPTS = f"() => {CELLS}.map((cell) => cell.prompt)"
 BUSY = f"() => {CELLS}.some((cell) => cell.prompt === '*')"
 OUTPUTS = f"() => JSON.stringify({CELLS}.flatMap((cell) => cell.model.outputs.toJSON()))"
+# The Markdown half is opened by Open With > Jupytext Notebook, the other by a double click.
+OPEN = """(path) => {
+  const factory = path.endsWith('.md') ? 'Jupytext Notebook' : 'Notebook';
+  window.jupyterapp.commands.execute('docmanager:open', {path, factory});
+}"""
 READY = """() => {
   const panel = window.jupyterapp?.shell.currentWidget;
   return panel?.sessionContext?.session?.kernel?.status === 'idle' && panel.content.widgets.length > 10;
@@ -95,7 +100,10 @@ def opened(address, name):
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=browser.chromium(), args=["--no-sandbox"])
         tab = chromium.new_page(viewport={"width": 1400, "height": 1000})
-        tab.goto(f"{address}/lab/tree/{name}?reset")
+        tab.goto(f"{address}/lab?reset")
+        tab.wait_for_function("() => window.jupyterapp?.restored", timeout=90_000)
+        tab.wait_for_timeout(2000)
+        tab.evaluate(OPEN, name)
         tab.wait_for_function(READY, timeout=90_000)
         try:
             yield tab
