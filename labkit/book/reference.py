@@ -17,6 +17,8 @@ MODULES = {
     "protocols": "Which images may do what.",
     "experiments": "Every experiment of the book by name.",
     "scoreboard": "Published figures beside recorded ones.",
+    "costs": "What training costs, from models' cards and records.",
+    "sweeps": "Grids of runs through Snakemake.",
     "chapters": "Parameters of the chapters.",
     "errors": "What is raised when something is wrong.",
 }
