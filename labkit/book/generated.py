@@ -6,6 +6,7 @@ from pathlib import Path
 import yaml
 
 from labkit.book import (
+    better_page,
     cost_page,
     cover,
     defects_page,
@@ -25,6 +26,7 @@ def write(stage: Path, gallery: Gallery) -> None:
     folder = stage / "book" / "generated"
     folder.mkdir()
     pieces = {
+        "better": better_page.full(),
         "findings": cover.findings(),
         "score": score_page.short(),
         "scoreboard": score_page.full(gallery.macs),

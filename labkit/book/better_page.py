@@ -1,0 +1,45 @@
+"""A first step past the reports: what was aimed at, what one run within an hour reached, and how."""
+
+from labkit import chapters, evaluation, scoreboard
+from labkit.book import markdown
+from labkit.runs import Run
+
+GOALS = {"noisy_cifar": 0.89, "dual_cifar": 0.82, "cifar100": 0.70}  # set before anything was run
+BUDGET = 60  # minutes on two cores
+
+
+def full() -> str:
+    """One table over the chapters, then the recipe and the command of every run."""
+    header = ("chapter", "goal", "reached", "minutes", "parameters", "images seen")
+    lines = [_line(chapter, _runs(chapter)) for chapter in GOALS]
+    runs = [run for chapter in GOALS for run in _runs(chapter)]
+    return "\n".join([markdown.table(header, lines), *map(_how, runs)])
+
+
+def _runs(chapter: str) -> list[Run]:
+    return [
+        run for run in scoreboard.recorded(f"{chapter}/better*") if "teacher" not in run.name.split("/")[1]
+    ]
+
+
+def _line(chapter: str, runs: list[Run]) -> tuple[str, ...]:
+    link = f"[{chapters.CHAPTERS[chapter].title}](../notebooks/{chapter}.ipynb)"
+    goal = f"{GOALS[chapter]:.2f}"
+    if not runs:
+        return (link, goal, "not run yet", "–", "–", "–")
+    reached = evaluation.spread([run.metrics["test"]["accuracy"] for run in runs])
+    record = runs[0].record
+    return (
+        link,
+        goal,
+        str(reached),
+        f"{sum(run.record['seconds'] for run in runs) / len(runs) / 60:.0f}",
+        f"{record['model']['parameters']:,}",
+        f"{record['data']['train']['n'] * record['recipe']['epochs']:,}",
+    )
+
+
+def _how(run: Run) -> str:
+    test = run.metrics["test"]
+    says = f"Tested on {test['n']:,} images of {test['source']}."
+    return markdown.dropdown(f"`{run.name}`, seed {run.seed}", says, markdown.code(run.record["command"]))

@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+
+from labkit import chapters, data, evaluation, experiments, protocols
+from labkit.book import better_page
+from labkit.experiments import better, noisy_cifar
+
+
+def settings(chapter, **given):
+    return chapters.settings(chapter, {"profile": "smoke", **given})
+
+
+def test_a_label_is_weighed_by_what_the_teacher_thinks(monkeypatch):
+    """Given labels are right seven times in ten; the teacher may be surer of another."""
+    images = data.synthetic("cifar10", 3, 0)
+    images = data.ImageSet(images.images, np.array([1, 1, 0]), ("a", "b"), images.source)
+    opinion = np.array([[0.8, 0.2], [0.5, 0.5], [0.8, 0.2]])
+    told = evaluation.Predictions(opinion, images.labels, images.classes, "", "")
+    monkeypatch.setattr(evaluation, "predict", lambda *_, **__: told)
+    believed, sure = better.labelled(None, images, np.array([[0.7, 0.3], [0.3, 0.7]]))
+    assert believed.labels.tolist() == [0, 1, 0]
+    assert sure == pytest.approx([0.24 / 0.38, 0.7, 0.56 / 0.62])
+
+
+@pytest.mark.parametrize("chapter", ["dual_cifar", "cifar100"])
+def test_a_step_past_a_report_runs_and_is_scored(chapter, tmp_path):
+    run = experiments.run(f"{chapter}/better", profile="smoke", runs=str(tmp_path))
+    assert run.record["model"]["name"] == "whitened" and 0 <= run.metrics["test"]["accuracy"] <= 1
+    again = experiments.run(f"{chapter}/better", profile="smoke", runs=str(tmp_path))
+    assert again.metrics == run.metrics
+
+
+def test_no_test_image_reaches_the_students_training():
+    parts = noisy_cifar.split(settings("noisy_cifar"))
+    tested = {image.tobytes() for image in parts.test.images}
+    for part in (parts.noisy, parts.valid, parts.unsure, parts.kept, parts.judge_train):
+        assert not tested & {image.tobytes() for image in part.images}
+
+
+def test_the_official_test_images_are_found_beside_the_courses(tmp_path):
+    assert better.official_test(settings("noisy_cifar")) is None
+    folder = tmp_path / "cifar-10-batches-bin"
+    folder.mkdir()
+    for name in (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"):
+        (folder / name).write_bytes(bytes([3]) + bytes(3072) + bytes([4]) + bytes(3072))
+    found = better.official_test(settings("noisy_cifar", data=str(tmp_path), profile="full"))
+    assert found.labels.tolist() == [3, 4] and protocols.thin(found, 1) is found
+
+
+def test_the_page_says_what_was_not_run(monkeypatch):
+    monkeypatch.setattr(better_page.scoreboard, "recorded", lambda *_: [])
+    assert better_page.full().count("not run yet") == len(better_page.GOALS)
