@@ -76,6 +76,7 @@ lint: $(INSTALLED)  ## check style, format and notebook pairs
 sync: $(INSTALLED)  ## bring the two halves of every notebook in step; the newer half wins, outputs go
 	@$(BIN)/jupytext --quiet --sync $(NOTEBOOKS)/*.md
 	@$(STRIP) $(NOTEBOOKS)/*.ipynb
+	@$(PY) -m labkit.book tidy $(NOTEBOOKS)
 
 lab: $(INSTALLED) filter  ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab notebooks $(LAB)

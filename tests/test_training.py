@@ -663,7 +663,7 @@ def test_a_notebook_keeps_one_line_that_is_rewritten(images, monkeypatch):
     shown, rewritten = [], []
 
     class Handle:
-        def update(self, content, raw):
+        def update(self, content, raw, metadata):
             rewritten.append(content["text/plain"])
 
     notebook = ModuleType("IPython.display")

@@ -66,6 +66,10 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--epochs", type=int, help="train this many only, and compare there")
     verify.set_defaults(step=_verify)
 
+    tidy = steps.add_parser("tidy", help="write the headers of notebooks as JupyterLab does")
+    tidy.add_argument("folder", type=Path)
+    tidy.set_defaults(step=_tidy)
+
     check = steps.add_parser("check", help="visit every page of the built book in Chromium")
     check.set_defaults(step=_check)
 
@@ -98,6 +102,12 @@ def _pairs(given: argparse.Namespace) -> None:
     from labkit.book.pairs import check
 
     check()
+
+
+def _tidy(given: argparse.Namespace) -> None:
+    from labkit.book.pairs import tidy
+
+    tidy(given.folder)
 
 
 def _pages(given: argparse.Namespace) -> None:

@@ -1,5 +1,6 @@
 """The two halves of a notebook: the .md is the source, the .ipynb its pair without outputs."""
 
+import re
 from pathlib import Path
 
 import jupytext
@@ -8,6 +9,7 @@ from nbformat import NotebookNode
 from labkit.errors import RunError
 
 NOTEBOOKS = Path("notebooks")
+KERNEL = re.compile(r"^(kernelspec:\n)((?:  (?!name:).+\n)+)(  name: .+\n)", re.MULTILINE)
 METADATA = {"jupytext", "kernelspec"}
 
 
@@ -40,6 +42,15 @@ def differences(stem: Path) -> list[str]:
     if extra:
         found.append(f"the metadata of {pair.name} hold {', '.join(extra)}")
     return found
+
+
+def tidy(folder: Path = NOTEBOOKS) -> None:
+    """Write the kernel in each header as JupyterLab saves it: its name first, where jupytext sorts."""
+    for path in folder.glob("*.md"):
+        text = path.read_text(encoding="utf-8")
+        tidied = KERNEL.sub(r"\1\3\2", text, count=1)
+        if tidied != text:
+            path.write_text(tidied, encoding="utf-8")
 
 
 def _in_cells(written: NotebookNode, paired: NotebookNode) -> list[tuple[int, str]]:

@@ -25,6 +25,7 @@ INK, MUTED, FAINT = "#222222", "#5C5C5C", "#D9D9D9"
 BAR = "#4F95C4"  # the blue, lighter where it fills areas
 SHADES = LinearSegmentedColormap.from_list("shades", ["#FFFFFF", "#CFE3F1", "#5FA6D2", "#0072B2", "#08304F"])
 _PNG = re.compile(r'data:image/png;base64,\s*([^"]+)"')
+HEAVY = 150_000  # bytes of a figure from which on its pictures are packed with next to no loss
 LARGEST = 400_000  # bytes of one figure on a page
 WIDTH = 7.0  # inches: 672 pixels on the page, the width of its text
 
@@ -95,9 +96,7 @@ def svg(drawn: Figure | Axes) -> str:
     with mpl.rc_context({key: RC[key] for key in ("svg.fonttype", "svg.hashsalt")}):
         _figure(drawn).savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     packed = _PNG.sub(partial(_as_webp, lossless=True), buffer.getvalue())
-    return (
-        packed if len(packed) <= LARGEST else _PNG.sub(partial(_as_webp, lossless=False), buffer.getvalue())
-    )
+    return packed if len(packed) <= HEAVY else _PNG.sub(partial(_as_webp, lossless=False), buffer.getvalue())
 
 
 def axes(ax: Axes | None, height: float, width: float = WIDTH) -> Axes:
