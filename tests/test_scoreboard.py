@@ -111,14 +111,12 @@ def test_the_comparison_labels_three_origins(project):
     assert "not yet" in table.to_html()
     table = table.data.set_index("experiment")
     row = table.loc["accnl"]
-    assert list(row[["published", "recorded on real data", "this execution"]]) == [
+    assert list(row[["published", "recorded", "this execution"]]) == [
         "0.7453",
         "0.7512",
         "0.2000",
     ]
-    assert (
-        table.loc["fmp3", "recorded on real data"] == "not yet" and table.loc["fmp3", "this execution"] == ""
-    )
+    assert table.loc["fmp3", "recorded"] == "not yet" and table.loc["fmp3", "this execution"] == ""
 
 
 def test_figures_are_found_under_the_names_of_the_published_table(project):
