@@ -372,7 +372,7 @@ def _names(name: str, endings: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _synthetic(run: Run) -> bool:
-    return run.record["data"]["train"]["source"].startswith("synthetic")
+    return run.record["data"]["train"]["source"].removeprefix("pairs of ").startswith("synthetic")
 
 
 def _other_data(run: Run) -> bool:

@@ -23,11 +23,16 @@ def test_a_label_is_weighed_by_what_the_teacher_thinks(monkeypatch):
 
 
 @pytest.mark.parametrize("chapter", ["dual_cifar", "cifar100"])
-def test_a_step_past_a_report_runs_and_is_scored(chapter, tmp_path):
+def test_a_step_past_a_report_runs_is_scored_and_shown(chapter, tmp_path, monkeypatch):
     run = experiments.run(f"{chapter}/better", profile="smoke", runs=str(tmp_path))
     assert run.record["model"]["name"] == "whitened" and 0 <= run.metrics["test"]["accuracy"] <= 1
     again = experiments.run(f"{chapter}/better", profile="smoke", runs=str(tmp_path))
     assert again.metrics == run.metrics
+    monkeypatch.setattr(
+        better_page.scoreboard, "recorded", lambda name: [run] * (name == f"{chapter}/better*")
+    )
+    page = better_page.full()
+    assert f"{run.metrics['test']['accuracy']:.4f}" in page and page.count("not run yet") == 2
 
 
 def test_no_test_image_reaches_the_students_training():

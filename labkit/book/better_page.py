@@ -34,7 +34,7 @@ def _line(chapter: str, runs: list[Run]) -> tuple[str, ...]:
         goal,
         str(reached),
         f"{sum(run.record['seconds'] for run in runs) / len(runs) / 60:.0f}",
-        f"{record['model']['parameters']:,}",
+        f"{record['model']['parameters']['total']:,}",
         f"{record['data']['train']['n'] * record['recipe']['epochs']:,}",
     )
 
