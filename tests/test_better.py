@@ -22,7 +22,7 @@ def test_a_label_is_weighed_by_what_the_teacher_thinks(monkeypatch):
     assert sure == pytest.approx([0.24 / 0.38, 0.7, 0.56 / 0.62])
 
 
-@pytest.mark.parametrize("chapter", ["dual_cifar", "cifar100"])
+@pytest.mark.parametrize("chapter", better_page.GOALS)
 def test_a_step_past_a_report_runs_is_scored_and_shown(chapter, tmp_path, monkeypatch):
     run = experiments.run(f"{chapter}/better", profile="smoke", runs=str(tmp_path))
     assert run.record["model"]["name"] == "whitened" and 0 <= run.metrics["test"]["accuracy"] <= 1

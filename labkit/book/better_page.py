@@ -5,7 +5,6 @@ from labkit.book import markdown
 from labkit.runs import Run
 
 GOALS = {"noisy_cifar": 0.89, "dual_cifar": 0.82, "cifar100": 0.70}  # set before anything was run
-BUDGET = 60  # minutes on two cores
 
 
 def full() -> str:
@@ -16,10 +15,12 @@ def full() -> str:
     return "\n".join([markdown.table(header, lines), *map(_how, runs)])
 
 
+def _stages(chapter: str) -> list[Run]:
+    return scoreboard.recorded(f"{chapter}/better*")
+
+
 def _runs(chapter: str) -> list[Run]:
-    return [
-        run for run in scoreboard.recorded(f"{chapter}/better*") if "teacher" not in run.name.split("/")[1]
-    ]
+    return [run for run in _stages(chapter) if "teacher" not in run.name.split("/")[1]]
 
 
 def _line(chapter: str, runs: list[Run]) -> tuple[str, ...]:
@@ -33,7 +34,7 @@ def _line(chapter: str, runs: list[Run]) -> tuple[str, ...]:
         link,
         goal,
         str(reached),
-        f"{sum(run.record['seconds'] for run in runs) / len(runs) / 60:.0f}",
+        f"{sum(stage.seconds for stage in _stages(chapter)) / len(runs) / 60:.0f}",
         f"{record['model']['parameters']['total']:,}",
         f"{record['data']['train']['n'] * record['recipe']['epochs']:,}",
     )

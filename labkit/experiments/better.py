@@ -53,6 +53,7 @@ def hundred(settings: Settings) -> Run:
 
 def noisy(settings: Settings) -> Run:
     """A teacher learns through the noise matrix; a student learns what teacher and given label agree on."""
+    settings = noisy_cifar.brief(settings, NETWORK)
     parts = noisy_cifar.split(settings)
     test = official_test(settings) or parts.test
     matrix = noisy_cifar.noise_matrix(parts.judge_train)

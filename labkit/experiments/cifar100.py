@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from labkit import augment, data, evaluation, models, protocols, reasons, recipes, training, tuning
-from labkit.chapters import Settings
+from labkit.chapters import CHAPTERS, Settings
 from labkit.data import ImageSet
 from labkit.errors import ModelError, RunError
 from labkit.evaluation import Predictions
@@ -19,17 +19,7 @@ from labkit.recipes import Recipe
 from labkit.runs import Run
 from labkit.training.failures import ran_out
 
-MODELS = (
-    "mlp",
-    "conv2d",
-    "custom_vgg",
-    "custom_vgg_l1",
-    "custom_vgg_l2",
-    "custom_vgg16",
-    "custom_resnet10",
-    "custom_resnet34_dropout",
-    "efficientnetv2b0",
-)
+MODELS = CHAPTERS["cifar100"].models
 AUGMENTATIONS = ("none", "basic", "cutmix")
 # Networks that a short profile trains with every augmentation; the others get the first one only.
 WIDE = {"smoke": ("mlp", "conv2d"), "quick": ("mlp", "conv2d", "custom_vgg"), "full": MODELS}
