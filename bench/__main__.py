@@ -1,6 +1,6 @@
 """Runs the measured comparisons and keeps what they print in bench/RESULTS.md, a section a script.
 
-python bench                # all of them: about an hour on two cores
+python bench                # all of them
 python bench data training  # some; the sections of the others stay as they were
 """
 

@@ -6,11 +6,9 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-import yaml
-
 from labkit import chapters
 from labkit.book import HTML, sources
-from labkit.errors import LabkitError, ParameterError, RunError
+from labkit.errors import LabkitError, RunError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -150,12 +148,7 @@ def _pdf(given: argparse.Namespace) -> None:
 
 def _parameters(pairs: list[str], names: Iterable[str] = tuple(chapters.CHAPTERS)) -> dict[str, object]:
     """Names and values as typed after `make book PARAMS=`; each must be one that these chapters know."""
-    values: dict[str, object] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise ParameterError(f"{pair!r} is no parameter.", expected="NAME=VALUE, such as profile=quick")
-        values[name] = yaml.safe_load(value)
+    values = sources.typed(pairs)
     for chapter in names:
         chapters.settings(chapter, values)
     return values

@@ -2,11 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from labkit.errors import ParameterError
 
 CONSTRAINTS = "constraints.txt"
 PUBLISHED = "book/published.csv"
@@ -50,6 +52,17 @@ def parameters(config: Mapping[str, Any], chapter: str) -> str:
     """One line of JSON: what papermill gives a chapter."""
     own = config["chapters"][chapter] or {}
     return json.dumps({**config["parameters"], **own}, sort_keys=True)
+
+
+def typed(pairs: Iterable[str]) -> dict[str, Any]:
+    """Names and values as typed after PARAMS=."""
+    values = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise ParameterError(f"{pair!r} is no parameter.", expected="NAME=VALUE, such as profile=quick")
+        values[name] = yaml.safe_load(value)
+    return values
 
 
 def digest(given: Mapping[str, Any]) -> str:

@@ -87,12 +87,13 @@ def to_expect() -> Markdown:
 def _arithmetic(profile: str) -> str:
     """How long the multiplications of a profile's grid take, by the rate that plain networks reach."""
     given = chapters.settings("cifar100", {"profile": profile})
-    images = 0.8 * (given.n or 50_000)
-    published = scoreboard.published("cifar100").query("metric == 'epochs'").set_index("experiment")["value"]
-    total = 0.0
-    for cell in cells(given):
-        epochs = given.epochs or published.get(cell.name, published.max())
-        total += models.card(cell.model).macs * images * epochs * scoreboard.PASSES
+    images = (given.n or 50_000) * 4 // 5
+    macs = {name: models.card(name).macs for name in given.models}
+    works = [
+        scoreboard.work(f"cifar100/{cell.name}", macs, images=images, epochs=given.epochs)
+        for cell in cells(given)
+    ]
+    total = sum(work.total for work in works)
     return _spoken(total / scoreboard.THROUGHPUT)
 
 

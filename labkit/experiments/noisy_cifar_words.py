@@ -35,7 +35,7 @@ def profiles() -> str:
     done = recorded(lab.EXPERIMENTS, "honest")
     scores = [accuracy(run) for run in done.values() if "test" in run.metrics]
     hours = sum(run.seconds for run in done.values()) / 3600
-    rows = [(name, f"at most {LIMITS[name]}", shows) for name, shows in _SHOWS.items()]
+    rows = [(name, f"meant to stay within {LIMITS[name]}", shows) for name, shows in _SHOWS.items()]
     time = f"{hours:.1f} h for the {len(done)} runs on record" if done else "not measured yet"
     expect = f"test accuracies from {min(scores):.2f} to {max(scores):.2f}" if scores else "no record yet"
     rows.append(("full", time, f"the recipes of the reports; {expect}"))

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import yaml
-
-from labkit.errors import LabkitError, ParameterError
+from labkit.book import sources
+from labkit.errors import LabkitError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,8 +46,7 @@ def _run(given: argparse.Namespace) -> None:
     with _silence():
         from labkit.sweeps.driver import sweep
 
-    values = dict(map(_pair, given.parameters))
-    folder = sweep(given.name, values, cores=given.cores, profile=given.profile)
+    folder = sweep(given.name, sources.typed(given.parameters), cores=given.cores, profile=given.profile)
     sys.stdout.write(f"The results: {(folder / 'results.md').resolve()}\n")
 
 
@@ -70,13 +68,6 @@ def _silence() -> Iterator[None]:
     finally:
         os.dup2(terminal, 2)
         os.close(terminal)
-
-
-def _pair(text: str) -> tuple[str, object]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise ParameterError(f"{text!r} is no parameter.", expected="NAME=VALUE, such as profile=quick")
-    return name, yaml.safe_load(value)
 
 
 if __name__ == "__main__":
