@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from labkit import chapters, evaluation, models
+from labkit import chapters, evaluation, models, scoreboard
 from labkit.experiments import dual_cifar, names
 
 
@@ -93,3 +93,17 @@ def test_best_is_by_validation_and_leaves_the_largest_aside():
     trained = {"accn": (None, Ran(0.4)), "fmp3": (None, Ran(0.5)), "lacnn": (None, Ran(0.9))}
     assert dual_cifar.best(trained) == "fmp3"
     assert dual_cifar.best({}) is None
+
+
+def test_curves_by_pairs_hold_what_the_report_prints_and_every_record():
+    curves = dual_cifar.by_pairs()
+    printed = curves["accnl, report"]
+    assert printed[dual_cifar.PAIRS].max() == pytest.approx(67 * 703 * 64 / 1e6)
+    assert printed["val_accuracy"].is_monotonic_increasing
+    recorded = [run for run in scoreboard.recorded("dual_cifar/*") if run.epochs]
+    assert len(curves) == len(recorded) + 2
+    for run in recorded:
+        curve = curves[f"{run.name.removeprefix('dual_cifar/')}, seed {run.seed}"]
+        assert curve[dual_cifar.PAIRS].iloc[-1] == pytest.approx(
+            run.epochs * run.record["data"]["train"]["n"] / 1e6
+        )

@@ -37,13 +37,27 @@ def test_long_code_is_folded_unless_the_chapter_decides():
     assert furniture.fold(new_code_cell(long, metadata={"tags": ["remove-cell"]})) == set()
 
 
-def test_a_picture_without_alt_text_stops_the_build():
-    cell = new_code_cell("plots.images(train)", outputs=[new_output("display_data", {"image/png": ""})])
-    page = new_notebook(cells=[cell])
+@pytest.fixture
+def picture():
+    figure = {"caption": "Photos for training.", "name": "animals-photos"}
+    shown = new_output("display_data", {"image/png": ""})
+    metadata = {"mystnb": {"image": {"alt": "Twelve animals."}, "figure": figure}}
+    return new_code_cell("plots.images(train)", outputs=[shown], metadata=metadata)
+
+
+@pytest.mark.parametrize("part", ["image", "figure"])
+def test_a_picture_without_alt_text_or_caption_stops_the_build(picture, part):
+    page = new_notebook(cells=[picture])
+    furniture.check_pictures("animals", page)
+    del picture.metadata["mystnb"][part]
     with pytest.raises(RunError, match=r"plots\.images\(train\)"):
         furniture.check_pictures("animals", page)
-    cell.metadata["mystnb"] = {"image": {"alt": "Twelve animals."}}
-    furniture.check_pictures("animals", page)
+
+
+def test_two_pictures_cannot_share_a_number(picture):
+    picture.outputs *= 2
+    with pytest.raises(RunError, match="one picture a cell"):
+        furniture.check_pictures("animals", new_notebook(cells=[picture]))
 
 
 def test_a_table_keeps_bars_and_line_breaks_inside_its_cells():

@@ -1,6 +1,5 @@
-from types import SimpleNamespace
-
 import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell
 
 from labkit.book import prose
 from labkit.errors import RunError
@@ -51,10 +50,18 @@ def test_only_figures_of_the_same_chapter_may_be_quoted():
 
 def test_the_build_stops_and_shows_the_sentence():
     cells = [
-        SimpleNamespace(cell_type="code", source="# accuracy 0.91"),
-        SimpleNamespace(cell_type="markdown", source="Fine. The accuracy is 0.91 here."),
+        new_code_cell("# accuracy 0.91"),
+        new_markdown_cell("Fine. The accuracy is 0.91 here."),
     ]
     with pytest.raises(RunError, match=r"dual_cifar holds[^$]*The accuracy is 0\.91 here\.") as caught:
         prose.check("dual_cifar", cells)
     assert "glue" in str(caught.value)
     prose.check("dual_cifar", cells[:1])
+
+
+def test_captions_are_prose_too():
+    cell = new_code_cell(
+        "plots.history(run)", metadata={"caption": "Training, up to 83 % accuracy.", "name": "x"}
+    )
+    with pytest.raises(RunError, match="83 %"):
+        prose.check("dual_cifar", [cell])

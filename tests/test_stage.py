@@ -44,3 +44,16 @@ def test_progress_and_standard_error_are_not_shown():
     progress = new_output("display_data", {"text/plain": "epoch 3"}, metadata={"labkit": "progress"})
     noise = new_output("stream", name="stderr", text="noise")
     assert shown(progress, kept, noise) == [kept]
+
+
+def test_a_caption_makes_a_figure_of_a_picture_and_nothing_where_there_is_none():
+    named = {"caption": "Photos.", "name": "animals-photos"}
+    picture = new_output(
+        "display_data", {"image/svg+xml": "<svg/>"}, metadata={"image/svg+xml": {"alt": "Two."}}
+    )
+    text = new_output("stream", name="stdout", text="nothing to show")
+    for output, figure in ((picture, named), (text, None)):
+        source = new_code_cell("...", outputs=[output], metadata=dict(named))
+        (cell,) = stage._laid_out_cell("dual_cifar", source, {})
+        assert cell.metadata.get("mystnb", {}).get("figure") == figure
+        assert not set(named) & set(cell.metadata)

@@ -12,7 +12,7 @@ def notebook(given, **glued):
     ]
     cells = [
         new_markdown_cell("(dual_cifar)=\n# Two images in one\n\nSee {numref}`curves` and [](#dual_cifar)."),
-        new_code_cell("...", outputs=outputs, metadata={"mystnb": {"figure": {"name": "curves"}}}),
+        new_code_cell("...", outputs=outputs, metadata={"name": "curves"}),
         new_markdown_cell("{ref}`the start <dual_cifar>`, {ref}`dual_cifar_2`"),
     ]
     return new_notebook(cells=cells, metadata={"papermill": {"parameters": given}})
@@ -32,7 +32,7 @@ def test_a_variant_has_its_own_labels_and_a_table_of_what_differs():
     assert first.source.startswith("(dual_cifar-1234-dual_cifar)=\n# Two images in one: weight 0.3\n")
     assert "{numref}`dual_cifar-1234-curves`" in first.source
     assert "[](#dual_cifar-1234-dual_cifar)" in first.source
-    assert code.metadata["mystnb"]["figure"]["name"] == "dual_cifar-1234-curves"
+    assert code.metadata["name"] == "dual_cifar-1234-curves"
     assert last.source == "{ref}`the start <dual_cifar-1234-dual_cifar>`, {ref}`dual_cifar_2`"
     assert (
         "| `weight` | `–` | `0.3` |" in first.source

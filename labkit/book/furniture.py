@@ -114,22 +114,32 @@ def fold(cell: NotebookNode) -> set[str]:
 
 
 def check_pictures(chapter: str, notebook: NotebookNode) -> None:
-    """Raise where a cell shows a picture that nobody who cannot see it would learn of."""
-    silent = [cell.source for cell in notebook.cells if _shows_picture(cell) and not _alt(cell)]
+    """Raise where a picture cannot be heard, or has no number, caption and label to refer to it by."""
+    showing = [cell for cell in notebook.cells if pictures(cell)]
+    silent = [
+        cell.source for cell in showing if not cell.metadata.get("mystnb", {}).get("image", {}).get("alt")
+    ]
     if silent:
         raise RunError(
             f"{chapter} shows pictures without alt text, after:\n" + "\n".join(silent),
             mend="draw with labkit.plots, or set mystnb.image.alt in the cell's metadata",
         )
+    bare = [cell.source for cell in showing if len(_figure(cell)) < 2 or pictures(cell) > 1]
+    if bare:
+        raise RunError(
+            f"{chapter} shows pictures without a caption and a name of their own, after:\n" + "\n".join(bare),
+            expected="one picture a cell, with `caption` and `name` in the cell's metadata",
+        )
 
 
-def _shows_picture(cell: NotebookNode) -> bool:
+def pictures(cell: NotebookNode) -> int:
+    """How many pictures a cell shows."""
     outputs = cell.get("outputs", ())
-    return any(kind in output.get("data", {}) for output in outputs for kind in PICTURES)
+    return sum(any(kind in output.get("data", {}) for kind in PICTURES) for output in outputs)
 
 
-def _alt(cell: NotebookNode) -> str:
-    return cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")
+def _figure(cell: NotebookNode) -> Mapping[str, str]:
+    return cell.metadata.get("mystnb", {}).get("figure", {})
 
 
 def _shown(value: Any) -> str:

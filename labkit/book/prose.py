@@ -32,13 +32,18 @@ _TIME = re.compile(
 
 def check(chapter: str, cells: Iterable[NotebookNode]) -> None:
     """Raise with every sentence that holds a typed accuracy or time which no report published."""
-    found = [line for cell in cells if cell.cell_type == "markdown" for line in typed(chapter, cell.source)]
+    found = [line for cell in cells for line in typed(chapter, _words(cell))]
     if found:
         raise RunError(
             f"the prose of {chapter} holds numbers that were typed:\n" + "\n".join(found),
             expected="numbers taken from a record through glue, or a report's published figure, "
             "with the report named in the same sentence as in 'report 003'",
         )
+
+
+def _words(cell: NotebookNode) -> str:
+    """What a reader reads of a cell as prose: its text, or the caption of its picture."""
+    return cell.source if cell.cell_type == "markdown" else cell.metadata.get("caption", "")
 
 
 def typed(chapter: str, text: str) -> list[str]:

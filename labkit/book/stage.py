@@ -97,6 +97,7 @@ def _laid_out_cell(chapter: str, cell: NotebookNode, values: Mapping[str, Any]) 
         cell.outputs = [output for output in cell.outputs if _belongs_on_a_page(output)]
         _join_headers(cell)
         _speak(cell)
+        _caption(cell)
     if "parameters" not in tags:
         return [_tagged(cell, tags)]
     shown, hidden = "Show the parameters", "Hide them"
@@ -132,6 +133,13 @@ def _speak(cell: NotebookNode) -> None:
     if spoken:
         image = cell.metadata.setdefault("mystnb", {}).setdefault("image", {})
         image.setdefault("alt", " ".join(spoken))
+
+
+def _caption(cell: NotebookNode) -> None:
+    """Hand a cell's caption and name to MyST-NB, which makes a numbered figure of the cell's picture."""
+    figure = {key: cell.metadata.pop(key) for key in ("caption", "name") if key in cell.metadata}
+    if figure and furniture.pictures(cell):
+        cell.metadata.setdefault("mystnb", {})["figure"] = figure
 
 
 def _copy_mathjax(target: Path) -> None:

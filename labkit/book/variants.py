@@ -46,10 +46,9 @@ def renamed(notebook: NotebookNode, published: NotebookNode, variant: str) -> No
     """The variant with its own labels, a title that says what is different, and the table of differences."""
     labels = {label for cell in notebook.cells for label in _LABEL.findall(cell.source)}
     for cell in notebook.cells:
-        figure = cell.metadata.get("mystnb", {}).get("figure", {})
-        if "name" in figure:
-            labels.add(figure["name"])
-            figure["name"] = f"{variant}-{figure['name']}"
+        if "name" in cell.metadata:
+            labels.add(cell.metadata["name"])
+            cell.metadata["name"] = f"{variant}-{cell.metadata['name']}"
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = _relabelled(cell.source, labels, variant)

@@ -19,6 +19,7 @@ from labkit.runs import Run
 
 FULL_EPOCH = 44_992  # 703 batches of 64, as in the report
 FIXED_PAIRS = 10_000
+PAIRS = "million training pairs"
 PASSES = {"smoke": (1, 2), "quick": (1, 3, 10), "full": (1, 3, 10, 30, 100)}
 BRIEF = {"smoke": 2, "quick": 64}  # pairs for the network that costs 26 billion multiply-adds each
 REPORTED = {
@@ -247,6 +248,22 @@ def recorded_ablation() -> pd.DataFrame:
         means = [run.metrics["test"]["accuracy"] for run in runs]
         rows[text] = {"mean": str(evaluation.spread(means)) if means else "not run yet"}
     return pd.DataFrame(rows).T.rename_axis("accn with")
+
+
+def by_pairs() -> dict[str, pd.DataFrame]:
+    """Mean validation accuracy by millions of training pairs: the records, and what the report prints."""
+    figures = scoreboard.published("dual_cifar")
+    epochs = figures["metric"].str.extract(r"^epoch_(\d+)_valid_accuracy$")[0].dropna().astype(int)
+    printed = figures.loc[epochs.index].assign(**{PAIRS: epochs * FULL_EPOCH / 1e6})
+    curves = {
+        f"{name}, report": points.rename(columns={"value": "val_accuracy"})
+        for name, points in printed.groupby("experiment")
+    }
+    for run in scoreboard.recorded("dual_cifar/*"):
+        if run.epochs:
+            seen = run.history["epoch"] * run.record["data"]["train"]["n"] / 1e6
+            curves[f"{run.name.partition('/')[2]}, seed {run.seed}"] = run.history.assign(**{PAIRS: seen})
+    return curves
 
 
 def costs(names: Iterable[str] = ("fmp3", "accn", "lacnn")) -> pd.DataFrame:
