@@ -57,3 +57,18 @@ def test_a_caption_makes_a_figure_of_a_picture_and_nothing_where_there_is_none()
         (cell,) = stage._laid_out_cell("dual_cifar", source, {})
         assert cell.metadata.get("mystnb", {}).get("figure") == figure
         assert not set(named) & set(cell.metadata)
+
+
+def test_a_table_beside_a_picture_is_no_part_of_the_figure():
+    picture = new_output(
+        "display_data", {"image/svg+xml": "<svg/>"}, metadata={"image/svg+xml": {"alt": "Two."}}
+    )
+    table = new_output("display_data", {"text/html": "<table></table>"})
+    metadata = {"caption": "Photos.", "name": "animals-photos", "tags": ["hide-input"]}
+    source = new_code_cell("...", outputs=[table, picture], metadata=metadata)
+    cell, figure = stage._laid_out_cell("dual_cifar", source, {})
+    assert (cell.outputs, figure.outputs) == ([table], [picture])
+    assert cell.metadata == {"tags": ["hide-input"]} and figure.metadata.tags == ["remove-input"]
+    assert figure.metadata.mystnb == {
+        "figure": {"caption": "Photos.", "name": "animals-photos"}, "image": {"alt": "Two."},
+    }  # fmt: skip

@@ -134,8 +134,12 @@ def check_pictures(chapter: str, notebook: NotebookNode) -> None:
 
 def pictures(cell: NotebookNode) -> int:
     """How many pictures a cell shows."""
-    outputs = cell.get("outputs", ())
-    return sum(any(kind in output.get("data", {}) for kind in PICTURES) for output in outputs)
+    return sum(map(is_picture, cell.get("outputs", ())))
+
+
+def is_picture(output: NotebookNode) -> bool:
+    """Whether an output is shown as a picture."""
+    return any(kind in output.get("data", {}) for kind in PICTURES)
 
 
 def _figure(cell: NotebookNode) -> Mapping[str, str]:

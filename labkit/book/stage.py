@@ -9,7 +9,7 @@ from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
-from nbformat.v4 import new_markdown_cell
+from nbformat.v4 import new_code_cell, new_markdown_cell
 
 from labkit import chapters
 from labkit.book import EXECUTED, STAGE, furniture, generated, prose, stamps, variants
@@ -97,9 +97,8 @@ def _laid_out_cell(chapter: str, cell: NotebookNode, values: Mapping[str, Any]) 
         cell.outputs = [output for output in cell.outputs if _belongs_on_a_page(output)]
         _join_headers(cell)
         _speak(cell)
-        _caption(cell)
     if "parameters" not in tags:
-        return [_tagged(cell, tags)]
+        return _captioned(cell, tags)
     shown, hidden = "Show the parameters", "Hide them"
     cell.metadata["mystnb"] = {"code_prompt_show": shown, "code_prompt_hide": hidden}
     table = new_markdown_cell(furniture.run_with(chapter, values), id="run-with")
@@ -135,11 +134,23 @@ def _speak(cell: NotebookNode) -> None:
         image.setdefault("alt", " ".join(spoken))
 
 
-def _caption(cell: NotebookNode) -> None:
-    """Hand a cell's caption and name to MyST-NB, which makes a numbered figure of the cell's picture."""
+def _captioned(cell: NotebookNode, tags: set[str]) -> list[NotebookNode]:
+    """The cell, whose picture becomes a numbered figure by the cell's caption and name.
+
+    MyST-NB makes a figure of every output of such a cell, so that a picture beside a table gets its own cell.
+    """
     figure = {key: cell.metadata.pop(key) for key in ("caption", "name") if key in cell.metadata}
-    if figure and furniture.pictures(cell):
-        cell.metadata.setdefault("mystnb", {})["figure"] = figure
+    if not figure or not furniture.pictures(cell):
+        return [_tagged(cell, tags)]
+    drawn = [output for output in cell.outputs if furniture.is_picture(output)]
+    others = [output for output in cell.outputs if not furniture.is_picture(output)]
+    metadata = {"mystnb": {**cell.metadata.pop("mystnb", {}), "figure": figure}}
+    if not others:
+        cell.metadata |= metadata
+        return [_tagged(cell, tags)]
+    cell.outputs = others
+    apart = new_code_cell("", outputs=drawn, metadata=metadata)
+    return [_tagged(cell, tags), _tagged(apart, tags & {"hide-output"} | {"remove-input"})]
 
 
 def _copy_mathjax(target: Path) -> None:
