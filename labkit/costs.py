@@ -50,10 +50,15 @@ def samples(machine: str, families: Mapping[str, str], runs: Iterable[Run] | Non
     """The records that were made on a machine and trained a model whose multiply-adds are known."""
     found = scoreboard.recorded() if runs is None else runs
     return [
-        Sample(run.name, families.get(run.record["model"]["name"], ""), _macs(run), 1 / rate)
+        Sample(run.name, families.get(run.record["model"]["name"], ""), _macs(run), _seconds(run))
         for run in found
-        if (rate := run.record["images_per_second"]) and _macs(run) and _machine(run) == machine
+        if run.epochs and _macs(run) and _machine(run) == machine
     ]
+
+
+def _seconds(run: Run) -> float:
+    """Seconds an image in the fastest epoch: whatever else a machine had to do made the others slower."""
+    return min(run.record["history"]["seconds"]) / run.record["data"]["train"]["n"]
 
 
 def _macs(run: Run) -> int:

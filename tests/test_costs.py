@@ -1,6 +1,8 @@
 """What training costs: a law that is found again in what it made, and a page that hides no record."""
 
+import copy
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -67,12 +69,18 @@ def test_work_follows_images_and_epochs():
 def test_every_record_stands_beside_its_estimate():
     found = costs.checked(CORES, FAMILIES)
     known = [run for run in scoreboard.recorded() if run.record["hardware"]["cores"] == 2]
-    wanted = [
-        run.name for run in known if run.record["images_per_second"] and not run.record["hardware"]["gpu"]
-    ]
+    wanted = [run.name for run in known if run.epochs and not run.record["hardware"]["gpu"]]
     assert list(found["run"]) == wanted and len(found)
     assert found["estimated"].gt(0).all()
     assert costs.within(pd.Series([0.71, 1.29, 1.31, 0.69])) == 2
+
+
+def test_the_fastest_epoch_tells_what_a_run_costs_a_machine_with_nothing_else_to_do():
+    (run, *_) = [run for run in scoreboard.recorded("cifar100/mlp") if run.epochs]
+    record = copy.deepcopy(dict(run.record))
+    record["history"]["seconds"] = [8.0, 4.0, 20.0, *([9.0] * (run.epochs - 3))]
+    (sample,) = costs.samples(CORES, FAMILIES, [replace(run, record=record)])
+    assert sample.seconds == 4.0 / record["data"]["train"]["n"]
 
 
 class Cards:

@@ -150,7 +150,9 @@ def _grid(pictures: np.ndarray, captions: Sequence[Caption], columns: int, title
     tops, ratio = _tops(pictures, captions, columns), _ratio(pictures)
     width = look.WIDTH - 0.2 if columns > 3 else 2.2 * columns
     unit = width / (columns * STEP)  # inches for the width of one picture
-    figure, ax = plt.subplots(figsize=(width, tops[-1] * unit + (0.55 if title else 0.1)), layout="constrained")
+    figure, ax = plt.subplots(
+        figsize=(width, tops[-1] * unit + (0.55 if title else 0.1)), layout="constrained"
+    )
     size = max(5.5, min(8.5, 9.5 * unit))
     for place, (picture, (text, colour)) in enumerate(zip(pictures, captions, strict=True)):
         x, y = place % columns * STEP, tops[place // columns]
