@@ -7,6 +7,7 @@ import pytest
 
 from labkit import chapters, evaluation, models, scoreboard
 from labkit.experiments import dual_cifar, names
+from labkit.runs import Run
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +108,23 @@ def test_curves_by_pairs_hold_what_the_report_prints_and_every_record():
         assert curve[dual_cifar.PAIRS].iloc[-1] == pytest.approx(
             run.epochs * run.record["data"]["train"]["n"] / 1e6
         )
+
+
+def test_the_recorded_ablation_compares_runs_that_had_as_much_time(monkeypatch):
+    def recorded(name, epochs, accuracy):
+        record = {
+            "recipe": {"epochs": epochs},
+            "data": {"train": {"n": 500_000}},
+            "history": {"epoch": list(range(1, epochs + 1))},
+            "metrics": {"test": {"accuracy": accuracy}},
+        }
+        return Run(f"dual_cifar/{name}", "", None, record)
+
+    found = [recorded("accn", 4, 0.6), recorded("accn", 4, 0.7), recorded("accn", 9, 0.9)]
+    found += [recorded("accn_leaky", 4, 0.5), recorded("accn_flip", 9, 0.9)]
+    monkeypatch.setattr(scoreboard, "recorded", lambda name: [run for run in found if run.name == name])
+    table = dual_cifar.recorded_ablation()
+    assert table.loc["the report's recipe", "mean"].startswith("0.65")
+    assert table.loc["leaky ReLUs", "mean"].startswith("0.5")
+    assert table.loc["random flips of the average", "mean"] == "not run yet"
+    assert set(table[dual_cifar.PAIRS]) == {"2.00", ""}
