@@ -241,7 +241,7 @@ def _pair_figures(run: Run) -> dict[str, float]:
 
 
 def recorded_ablation() -> pd.DataFrame:
-    """The ablation on real images over seeds, out of the committed records that had as much time as `accn`."""
+    """The ablation on real images over seeds, out of the records that saw as many pairs as `accn`."""
     says = {"accn": "the report's recipe"} | {change.name: change.says for change in ABLATION}
     runs = {name: scoreboard.recorded(f"dual_cifar/{name}") for name in says}
     given = Counter(map(_budget, runs["accn"]))
