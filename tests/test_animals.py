@@ -16,6 +16,7 @@ from labkit.data.names import ANIMALS
 from labkit.errors import DataError, ModelError
 from labkit.experiments import animals as lab
 from labkit.experiments import animals_results as results
+from labkit.experiments import animals_words as words
 from labkit.runs import Run
 from labkit.scoreboard import Side
 
@@ -215,21 +216,21 @@ def test_dead_weights_are_those_that_never_move(settings):
 
 
 def test_without_records_every_answer_says_so(records, settings):
-    assert results.claims().data.count("not on record yet") == 4
-    assert "not on record yet" in results.records_note().data
-    assert "not on record yet" in results.to_expect().data
-    assert "none yet" in results.pretrained_status({}, settings).data
-    assert "not on record yet" in results.summary({}, settings).data
+    assert words.claims().data.count("not on record yet") == 4
+    assert "not on record yet" in words.records_note().data
+    assert "not on record yet" in words.to_expect().data
+    assert "none yet" in words.pretrained_status({}, settings).data
+    assert "not on record yet" in words.summary({}, settings).data
     assert results.for_the_reader().to_html().count("not on record yet") == 6
     assert "not asked for" in results.beside("mid", {}).data
     assert results.best_and_last({}).empty and results.as_run_beside({}).empty
 
 
 def test_a_page_without_weights_says_that_its_rows_are_checks(settings):
-    assert "architecture checks" in results.weights_note(settings).data
-    assert "no results" in results.weights_note(settings).data
+    assert "architecture checks" in words.weights_note(settings).data
+    assert "no results" in words.weights_note(settings).data
     real = replace(settings, profile="full", own={**settings.own, "weights": "imagenet"})
-    assert "checks" not in results.weights_note(real).data
+    assert "checks" not in words.weights_note(real).data
     made = {"simple": run_of("simple", 0.5), "xception_transfer": run_of("xception_transfer", 0.2)}
     assert list(results.results_only(made, settings)) == ["simple"]
     assert results.results_only(made, real) == made
@@ -246,7 +247,7 @@ def test_a_page_without_weights_says_that_its_rows_are_checks(settings):
 )
 def test_the_worth_of_augmentation_is_judged_with_its_luck(records, plain, augmented, says):
     records += three_seeds("custom_resnet", *plain) + three_seeds("resnet_aug", *augmented)
-    told = results.claims().data
+    told = words.claims().data
     assert says in told.splitlines()[0]
     assert "Recorded as run: not on record yet" in told
 
@@ -264,7 +265,7 @@ def test_depth_is_judged_against_the_shallower_network(records, deep, regularise
     for ending in ("", "_as_run"):  # mid as run is missing: its network is the same
         records += three_seeds(f"custom_resnet{ending}", deep, deep, deep)
         records += three_seeds(f"resnet_aug{ending}", regularised, regularised, regularised)
-    assert results.claims().data.splitlines()[1].count(says) == 2
+    assert words.claims().data.splitlines()[1].count(says) == 2
 
 
 def test_luck_counts_seeds_and_photos():
@@ -279,10 +280,10 @@ def test_luck_counts_seeds_and_photos():
 
 def test_records_of_other_photos_are_called_stand_ins(records):
     records += three_seeds("simple", 0.5, 0.6)
-    assert "stand-in photos and not the report's data set" in results.records_note().data
+    assert "stand-in photos and not the report's data set" in words.records_note().data
     assert "recorded on stand-in photos** 0.5500 ± 0.0707 (2 seeds)" in results.beside("simple", {}).data
     records[:] = [run_of("simple", 0.7, classes=ANIMALS)]
-    assert "stand-in" not in results.records_note().data + results.beside("simple", {}).data
+    assert "stand-in" not in words.records_note().data + results.beside("simple", {}).data
 
 
 def test_a_line_has_the_report_the_record_and_this_execution(records):
@@ -337,11 +338,11 @@ def test_the_final_network_is_chosen_by_validation(records):
     assert results.final(made) is made["simple"]
     records += [run_of("mid", 0.5), run_of("custom_resnet", 0.6)]
     assert results.final(made).name == "animals/custom_resnet"
-    assert "names 60.0 % of 600 test photos rightly" in results.told(results.final(made)).data
+    assert "names 60.0 % of 600 test photos rightly" in words.told(results.final(made)).data
 
 
 def test_258_and_256_make_the_same_steps(settings):
-    told = results.batches(lab.split(settings)[0]).data
+    told = words.batches(lab.split(settings)[0]).data
     assert "258 makes 45 steps an epoch and 256 makes 45" in told and "changes by 0.4 in a hundred" in told
 
 
@@ -361,7 +362,7 @@ def test_augmentation_shows_the_same_photo_in_other_ways(settings):
 
 
 def test_validation_and_test_of_the_report_are_told_apart():
-    told = results.validation_line().data
+    told = words.validation_line().data
     assert "Over 13 networks" in told and "13 of 13 score higher" in told
 
 

@@ -1,4 +1,4 @@
-"""What chapter 2 shows of its experiments: tables and sentences made from runs and committed records."""
+"""What chapter 2 shows of its experiments: tables and pictures made from runs and committed records."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ from IPython.display import Markdown
 from matplotlib import pyplot as plt
 from PIL import Image
 
-from labkit import chapters, models, plots, recipes, scoreboard
+from labkit import models, plots, scoreboard
 from labkit.chapters import Settings
 from labkit.data import ImageSet
 from labkit.data.decode import PHOTO_SUFFIXES
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 REPORTED_SIZE, REPORTED_CLASSES = 100, 5  # what the report's counts are for
 LOOKED_AT = 500  # photo files whose headers are read for their sizes
-ABOUT = (2.5, 7.5)  # points that still are "about five"
 READER = 2_000  # photos of a reader without a GPU
 UNTRIED = "not on record yet"
 FLAT = 20  # layers from which on the picture of a network is wider than high
@@ -64,76 +63,19 @@ def recorded(name: str) -> Side:
     return Side("test_accuracy", tuple(scoreboard.recorded(f"animals/{name}")))
 
 
-def to_expect() -> Markdown:
-    """What the networks of the report cost in the longer profiles, and what is recorded of them."""
-    cheap = [name for name in SCRATCH if name != "inception"]
-    found = [run for name in SCRATCH for run in recorded(name).runs]
-    hours = sum(run.seconds for run in found) / 3600
-    records = (
-        f"Recorded runs so far: {len(found)}, {hours:.1f} h in all." if found else f"Such a run is {UNTRIED}."
-    )
-    return Markdown(
-        f"For every 1,000 training photos the four smaller networks are {_work('quick', cheap)} of "
-        f"arithmetic on two cores in the `quick` profile and {_work('full', cheap)} in the `full` one; "
-        f"Inception alone is {_work('full', ['inception'])} there. {records}"
-    )
-
-
-def _work(profile: str, names: Iterable[str]) -> str:
-    """How long the multiplications of some networks take for 1,000 photos."""
-    given, epochs = chapters.settings("animals", {"profile": profile}), published()["epochs"]
-    total = sum(models.card(name).macs * (given.epochs or epochs[name]) for name in names)
-    return _spoken(total * 1_000 * PASSES / THROUGHPUT)
-
-
-def _spoken(seconds: float) -> str:
+def spoken(seconds: float) -> str:
     """A time in words."""
     if seconds < 90:
         return f"about {seconds:.0f} s" if seconds >= 1 else "less than a second"
     return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
 
 
-def weights_note(settings: Settings) -> Markdown:
-    """What the rows of pretrained networks are worth in this execution."""
-    if settings.weights == "none":
-        return Markdown(
-            "**This execution has no pretrained weights.** Its backbones start from random numbers and see "
-            "a handful of photos: all rows about them are architecture checks, which show that every way of "
-            "freezing builds and trains, and no results. With `-p weights imagenet`, or a folder that holds "
-            "the files, they become results."
-        )
-    where = "downloaded by Keras" if settings.weights == "imagenet" else "read from the folder given"
-    return Markdown(f"The backbones start from ImageNet weights, {where}.")
-
-
-def records_note() -> Markdown:
-    """On what photos the recorded runs were made, and what they can therefore say."""
-    runs = scoreboard.recorded("animals/*")
-    if not runs:
-        return Markdown(f"A run of this chapter on real photos is {UNTRIED}.")
-    sets = {_set(run): run for run in runs}
-    photos = "; ".join(_described(run) for run in sets.values())
-    if any(_stand_in(run) for run in runs):
-        photos += (
-            ". **They are stand-in photos and not the report's data set**, which cannot be had: no figure on "
-            "them reproduces or refutes one of the report's. What can be compared is how the networks differ "
-            "from each other"
-        )
-    return Markdown(f"Runs on record: {len(runs)}, on {photos}.")
-
-
-def _set(run: Run) -> tuple[str, int]:
+def photo_set(run: Run) -> tuple[str, int]:
+    """The photos that a run trained on, and how many."""
     return run.record["data"]["train"]["source"], run.record["data"]["train"]["n"]
 
 
-def _described(run: Run) -> str:
-    source, n = _set(run)
-    test = run.metrics.get("test", {})
-    classes = len(test.get("classes", ()))
-    return f"{n:,} training and {test.get('n', 0):,} test photos of {classes} classes ({source})"
-
-
-def _stand_in(run: Run) -> bool:
+def stand_in(run: Run) -> bool:
     """Whether a record comes from other photos than the report's."""
     return set(run.metrics.get("test", {}).get("classes", ANIMALS)) != set(ANIMALS)
 
@@ -175,24 +117,6 @@ def parts_table(train: ImageSet, valid: ImageSet, test: ImageSet) -> pd.DataFram
     return pd.DataFrame(rows).T
 
 
-def batches(train: ImageSet) -> Markdown:
-    """Why a batch of 258 is as good as one of 256."""
-    ours = recipes.RECIPES["report002_resnet"].batch_size
-    report = scoreboard.TRAINED_ON["animals"]
-    usual = 2 ** round(math.log2(ours))
-    steps = {n: [math.ceil(n / size) for size in (ours, usual)] for n in (report, len(train))}
-    noise = 100 * (math.sqrt(ours / usual) - 1)
-    return Markdown(
-        f"The report's batch is {ours}, probably a slip for {usual}. On its {report:,} training photos "
-        f"{ours} makes {steps[report][0]} steps an epoch and {usual} makes {steps[report][1]}; on the "
-        f"{len(train):,} here it is {steps[len(train)][0]} and {steps[len(train)][1]}. The noise of a "
-        f"gradient goes with the root of the batch, and changes by {noise:.1f} in a hundred: nothing depends "
-        "on the two more. That a batch is large at all matters more, since few photos then make few steps, "
-        "and batch normalization needs hundreds before its averages have caught up. The `full` profile keeps "
-        f"{ours}; `quick` takes {chapters.CHAPTERS['animals'].profiles['quick'].batch}."
-    )
-
-
 def beside(name: str, made: Mapping[str, Run]) -> Markdown:
     """The report's test accuracy, the recorded one and that of this execution, in one line."""
     report, parts = published().loc[name], []
@@ -201,7 +125,7 @@ def beside(name: str, made: Mapping[str, Run]) -> Markdown:
     else:
         parts.append("**report 002** not printed")
     meant, as_run = recorded(name), recorded(f"{name}_as_run")
-    kind = " on stand-in photos" if any(map(_stand_in, meant.runs)) else ""
+    kind = " on stand-in photos" if any(map(stand_in, meant.runs)) else ""
     parts.append(f"**recorded{kind}** {str(meant) or UNTRIED}")
     if as_run.values:
         parts.append(f"**recorded as the report ran** {as_run}")
@@ -223,7 +147,7 @@ def curves(name: str, made: Mapping[str, Run]) -> "Figure | Markdown":
         return Markdown(f"*`{name}` was not trained in this execution and is {UNTRIED}.*")
     run = found[0]
     which = f"recorded, seed {run.seed}" if run.folder is None else "this execution"
-    return plots.loss_and_accuracy(run, name=f"{name} ({which}: {_set(run)[0]})")
+    return plots.loss_and_accuracy(run, name=f"{name} ({which}: {photo_set(run)[0]})")
 
 
 def picture(name: str, networks: Mapping[str, keras.Model]) -> Any:
@@ -489,18 +413,6 @@ def validation_and_test() -> pd.DataFrame:
     return both.assign(difference=both["test"] - both["validation"])
 
 
-def validation_line() -> Markdown:
-    """How far the report's test figures lie from its validation figures."""
-    table = validation_and_test()
-    higher = int((table["difference"] > 0).sum())
-    return Markdown(
-        f"Over {len(table)} networks of report 002 the test accuracy lies "
-        f"{100 * table['difference'].mean():+.1f} points from the best validation accuracy on average, from "
-        f"{100 * table['difference'].min():+.1f} to {100 * table['difference'].max():+.1f}. "
-        f"{higher} of {len(table)} score higher on the test photos."
-    )
-
-
 def as_run_beside(made: Mapping[str, Run]) -> pd.DataFrame:
     """Test accuracies of networks as meant and as the report's code ran, recorded and of this execution."""
     rows = {}
@@ -537,51 +449,6 @@ def difference(better: Side, worse: Side) -> Difference | None:
     return Difference(100 * (better.mean - worse.mean), 200 * math.sqrt(variance))
 
 
-def claims() -> Markdown:
-    """Whether the report's two claims hold in the records, as meant and as run."""
-    report = published()["test_accuracy"]
-    gain = 100 * (report["resnet_aug"] - report["custom_resnet"])
-    lines = [
-        f"**Augmentation is worth about five points.** Report 002: {gain:+.1f} from `custom_resnet` to "
-        f"`resnet_aug`. {_both(_augmentation_holds)}",
-        f"**Deeper beats shallower only with regularisation.** Report 002, against `mid`: `custom_resnet` "
-        f"{100 * (report['custom_resnet'] - report['mid']):+.1f}, `inception` "
-        f"{100 * (report['inception'] - report['mid']):+.1f}, `resnet_aug` "
-        f"{100 * (report['resnet_aug'] - report['mid']):+.1f} points. {_both(_depth_holds)}",
-    ]
-    return Markdown("\n".join(f"- {line}" for line in lines))
-
-
-def _both(judge: Any) -> str:
-    return " ".join(
-        f"Recorded {says}: {judge(ending)}." for says, ending in (("as meant", ""), ("as run", "_as_run"))
-    )
-
-
-def _augmentation_holds(ending: str) -> str:
-    gain = difference(recorded(f"resnet_aug{ending}"), recorded(f"custom_resnet{ending}"))
-    if gain is None:
-        return UNTRIED
-    if ABOUT[0] <= gain.points <= ABOUT[1]:
-        return f"{gain}, so it {'holds' if gain.clear else 'may hold, and luck alone may give as much'}"
-    return f"{gain}, so it does not hold: it is worth {'more' if gain.points > ABOUT[1] else 'less'}"
-
-
-def _depth_holds(ending: str) -> str:
-    mid = recorded(f"mid{ending}") if recorded(f"mid{ending}").values else recorded("mid")
-    plain, regularised = (
-        difference(recorded(f"{name}{ending}"), mid) for name in ("custom_resnet", "resnet_aug")
-    )
-    if plain is None or regularised is None:
-        return UNTRIED
-    told = f"against `mid`, `custom_resnet` {plain} and `resnet_aug` {regularised}"
-    if plain.clear:
-        return f"{told}, so it does not hold: depth alone is enough"
-    if not regularised.clear:
-        return f"{told}, so it does not hold: depth with regularisation is not clearly better either"
-    return f"{told}, so it holds"
-
-
 def for_the_reader(photos: int = READER) -> "Styler":
     """What the ways to a classifier cost on two cores with so many photos, and what the report scored."""
     figures, rows = published(), []
@@ -592,7 +459,7 @@ def for_the_reader(photos: int = READER) -> "Styler":
         rows.append(
             {
                 "way": f"{model}, frozen, features once" if once else f"{model} from scratch",
-                "arithmetic on two cores": _spoken(models.card(model).macs * photos * passes / THROUGHPUT),
+                "arithmetic on two cores": spoken(models.card(model).macs * photos * passes / THROUGHPUT),
                 "report 002's test accuracy": f"{figures.loc[name, 'test_accuracy']:.4f}",
                 "recorded here": str(recorded(name)) or UNTRIED,
             }
@@ -606,56 +473,11 @@ def final(made: Mapping[str, Run]) -> Run:
     return max(found or made.values(), key=lambda run: run.history["val_accuracy"].max())
 
 
-def told(run: Run) -> Markdown:
-    """The test of one run in a sentence."""
-    test = run.metrics["test"]
-    low, high = test["interval"]
-    where = f"recorded, seed {run.seed}" if run.folder is None else "this execution"
-    return Markdown(
-        f"`{run.name.removeprefix('animals/')}` ({where}; {test['source']}) names "
-        f"{100 * test['accuracy']:.1f} % of {test['n']:,} test photos rightly, "
-        f"95 % interval {100 * low:.1f} to {100 * high:.1f} %."
-    )
-
-
-def summary(made: Mapping[str, Run], settings: Settings) -> Markdown:
-    """What the records and this execution come to."""
-    best = {name: side for name in SCRATCH if (side := recorded(name)).values}
-    said = f"A network trained from scratch on real photos is {UNTRIED}."
-    if best:
-        top = max(best, key=lambda name: best[name].mean)
-        said = f"Of the recorded networks from scratch `{top}` tests best, with {best[top]}."
-    tried = sum(bool(recorded(name).values) for name in PRETRAINED)
-    plain, checked = (sum(name in group for name in made) for group in (SCRATCH, PRETRAINED))
-    worth = "as architecture checks" if settings.weights == "none" else "from pretrained weights"
-    return Markdown(
-        f"{said} Pretrained runs on record: {tried} of {len(PRETRAINED)}. This execution trained "
-        f"{plain} networks from scratch and {checked} on backbones, these {worth}."
-    )
-
-
 def graph(name: str, networks: Mapping[str, keras.Model]) -> Any:
     """The graph of a network, or a sentence where it was not asked for."""
     if name not in networks:
         return Markdown(f"*`{name}` is not among the networks of this execution.*")
     return plots.model_graph(networks[name])
-
-
-def pretrained_status(made: Mapping[str, Run], settings: Settings) -> Markdown:
-    """Which of the nine pretrained runs are on record, and what this execution's are worth."""
-    tried = [name for name in PRETRAINED if recorded(name).values]
-    missing = [name for name in PRETRAINED if name not in tried]
-    record = f"On record of the {len(PRETRAINED)} pretrained runs: {', '.join(tried) or 'none yet'}."
-    if tried and missing:
-        record += f" Missing: {', '.join(missing)}."
-    here = [name for name in PRETRAINED if name in made]
-    if settings.weights == "none" or few(settings, BACKBONES[0]) is not None:
-        steps = sum(made[name].epochs for name in here)
-        return Markdown(
-            f"{record} This execution took {len(here)} of them through {steps} epochs of a few photos each, "
-            "which is a check of the code. The dots above are therefore the report's, and those of records."
-        )
-    return Markdown(f"{record} This execution trained {len(here)} of them.")
 
 
 def best_here(networks: Mapping[str, keras.Model], made: Mapping[str, Run]) -> str | None:

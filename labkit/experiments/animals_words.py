@@ -1,0 +1,204 @@
+"""What chapter 2 says of its figures: sentences whose numbers come from records, or from its own runs."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+
+from IPython.display import Markdown
+
+from labkit import chapters, models, recipes, scoreboard
+from labkit.chapters import Settings
+from labkit.data import ImageSet
+from labkit.experiments.animals import BACKBONES, SCRATCH, few
+from labkit.experiments.animals_results import (
+    PRETRAINED,
+    UNTRIED,
+    difference,
+    photo_set,
+    published,
+    recorded,
+    spoken,
+    stand_in,
+    validation_and_test,
+)
+from labkit.runs import Run
+from labkit.scoreboard import PASSES, THROUGHPUT
+
+ABOUT = (2.5, 7.5)  # points that still are "about five"
+
+
+def to_expect() -> Markdown:
+    """What the networks of the report cost in the longer profiles, and what is recorded of them."""
+    cheap = [name for name in SCRATCH if name != "inception"]
+    found = [run for name in SCRATCH for run in recorded(name).runs]
+    hours = sum(run.seconds for run in found) / 3600
+    records = (
+        f"Recorded runs so far: {len(found)}, {hours:.1f} h in all." if found else f"Such a run is {UNTRIED}."
+    )
+    return Markdown(
+        f"For every 1,000 training photos the four smaller networks are {_work('quick', cheap)} of "
+        f"arithmetic on two cores in the `quick` profile and {_work('full', cheap)} in the `full` one; "
+        f"Inception alone is {_work('full', ['inception'])} there. {records}"
+    )
+
+
+def _work(profile: str, names: Iterable[str]) -> str:
+    """How long the multiplications of some networks take for 1,000 photos."""
+    given, epochs = chapters.settings("animals", {"profile": profile}), published()["epochs"]
+    total = sum(models.card(name).macs * (given.epochs or epochs[name]) for name in names)
+    return spoken(total * 1_000 * PASSES / THROUGHPUT)
+
+
+def weights_note(settings: Settings) -> Markdown:
+    """What the rows of pretrained networks are worth in this execution."""
+    if settings.weights == "none":
+        return Markdown(
+            "**This execution has no pretrained weights.** Its backbones start from random numbers and see "
+            "a handful of photos: all rows about them are architecture checks, which show that every way of "
+            "freezing builds and trains, and no results. With `-p weights imagenet`, or a folder that holds "
+            "the files, they become results."
+        )
+    where = "downloaded by Keras" if settings.weights == "imagenet" else "read from the folder given"
+    return Markdown(f"The backbones start from ImageNet weights, {where}.")
+
+
+def records_note() -> Markdown:
+    """On what photos the recorded runs were made, and what they can therefore say."""
+    runs = scoreboard.recorded("animals/*")
+    if not runs:
+        return Markdown(f"A run of this chapter on real photos is {UNTRIED}.")
+    sets = {photo_set(run): run for run in runs}
+    photos = "; ".join(_described(run) for run in sets.values())
+    if any(stand_in(run) for run in runs):
+        photos += (
+            ". **They are stand-in photos and not the report's data set**, which cannot be had: no figure on "
+            "them reproduces or refutes one of the report's. What can be compared is how the networks differ "
+            "from each other"
+        )
+    return Markdown(f"Runs on record: {len(runs)}, on {photos}.")
+
+
+def _described(run: Run) -> str:
+    source, n = photo_set(run)
+    test = run.metrics.get("test", {})
+    classes = len(test.get("classes", ()))
+    return f"{n:,} training and {test.get('n', 0):,} test photos of {classes} classes ({source})"
+
+
+def batches(train: ImageSet) -> Markdown:
+    """Why a batch of 258 is as good as one of 256."""
+    ours = recipes.RECIPES["report002_resnet"].batch_size
+    report = scoreboard.TRAINED_ON["animals"]
+    usual = 2 ** round(math.log2(ours))
+    steps = {n: [math.ceil(n / size) for size in (ours, usual)] for n in (report, len(train))}
+    noise = 100 * (math.sqrt(ours / usual) - 1)
+    return Markdown(
+        f"The report's batch is {ours}, probably a slip for {usual}. On its {report:,} training photos "
+        f"{ours} makes {steps[report][0]} steps an epoch and {usual} makes {steps[report][1]}; on the "
+        f"{len(train):,} here it is {steps[len(train)][0]} and {steps[len(train)][1]}. The noise of a "
+        f"gradient goes with the root of the batch, and changes by {noise:.1f} in a hundred: nothing depends "
+        "on the two more. That a batch is large at all matters more, since few photos then make few steps, "
+        "and batch normalization needs hundreds before its averages have caught up. The `full` profile keeps "
+        f"{ours}; `quick` takes {chapters.CHAPTERS['animals'].profiles['quick'].batch}."
+    )
+
+
+def validation_line() -> Markdown:
+    """How far the report's test figures lie from its validation figures."""
+    table = validation_and_test()
+    higher = int((table["difference"] > 0).sum())
+    return Markdown(
+        f"Over {len(table)} networks of report 002 the test accuracy lies "
+        f"{100 * table['difference'].mean():+.1f} points from the best validation accuracy on average, from "
+        f"{100 * table['difference'].min():+.1f} to {100 * table['difference'].max():+.1f}. "
+        f"{higher} of {len(table)} score higher on the test photos."
+    )
+
+
+def claims() -> Markdown:
+    """Whether the report's two claims hold in the records, as meant and as run."""
+    report = published()["test_accuracy"]
+    gain = 100 * (report["resnet_aug"] - report["custom_resnet"])
+    lines = [
+        f"**Augmentation is worth about five points.** Report 002: {gain:+.1f} from `custom_resnet` to "
+        f"`resnet_aug`. {_both(_augmentation_holds)}",
+        f"**Deeper beats shallower only with regularisation.** Report 002, against `mid`: `custom_resnet` "
+        f"{100 * (report['custom_resnet'] - report['mid']):+.1f}, `inception` "
+        f"{100 * (report['inception'] - report['mid']):+.1f}, `resnet_aug` "
+        f"{100 * (report['resnet_aug'] - report['mid']):+.1f} points. {_both(_depth_holds)}",
+    ]
+    return Markdown("\n".join(f"- {line}" for line in lines))
+
+
+def _both(judge: Callable[[str], str]) -> str:
+    return " ".join(
+        f"Recorded {says}: {judge(ending)}." for says, ending in (("as meant", ""), ("as run", "_as_run"))
+    )
+
+
+def _augmentation_holds(ending: str) -> str:
+    gain = difference(recorded(f"resnet_aug{ending}"), recorded(f"custom_resnet{ending}"))
+    if gain is None:
+        return UNTRIED
+    if ABOUT[0] <= gain.points <= ABOUT[1]:
+        return f"{gain}, so it {'holds' if gain.clear else 'may hold, and luck alone may give as much'}"
+    return f"{gain}, so it does not hold: it is worth {'more' if gain.points > ABOUT[1] else 'less'}"
+
+
+def _depth_holds(ending: str) -> str:
+    mid = recorded(f"mid{ending}") if recorded(f"mid{ending}").values else recorded("mid")
+    plain, regularised = (
+        difference(recorded(f"{name}{ending}"), mid) for name in ("custom_resnet", "resnet_aug")
+    )
+    if plain is None or regularised is None:
+        return UNTRIED
+    told = f"against `mid`, `custom_resnet` {plain} and `resnet_aug` {regularised}"
+    if plain.clear:
+        return f"{told}, so it does not hold: depth alone is enough"
+    if not regularised.clear:
+        return f"{told}, so it does not hold: depth with regularisation is not clearly better either"
+    return f"{told}, so it holds"
+
+
+def told(run: Run) -> Markdown:
+    """The test of one run in a sentence."""
+    test = run.metrics["test"]
+    low, high = test["interval"]
+    where = f"recorded, seed {run.seed}" if run.folder is None else "this execution"
+    return Markdown(
+        f"`{run.name.removeprefix('animals/')}` ({where}; {test['source']}) names "
+        f"{100 * test['accuracy']:.1f} % of {test['n']:,} test photos rightly, "
+        f"95 % interval {100 * low:.1f} to {100 * high:.1f} %."
+    )
+
+
+def summary(made: Mapping[str, Run], settings: Settings) -> Markdown:
+    """What the records and this execution come to."""
+    best = {name: side for name in SCRATCH if (side := recorded(name)).values}
+    said = f"A network trained from scratch on real photos is {UNTRIED}."
+    if best:
+        top = max(best, key=lambda name: best[name].mean)
+        said = f"Of the recorded networks from scratch `{top}` tests best, with {best[top]}."
+    tried = sum(bool(recorded(name).values) for name in PRETRAINED)
+    plain, checked = (sum(name in group for name in made) for group in (SCRATCH, PRETRAINED))
+    worth = "as architecture checks" if settings.weights == "none" else "from pretrained weights"
+    return Markdown(
+        f"{said} Pretrained runs on record: {tried} of {len(PRETRAINED)}. This execution trained "
+        f"{plain} networks from scratch and {checked} on backbones, these {worth}."
+    )
+
+
+def pretrained_status(made: Mapping[str, Run], settings: Settings) -> Markdown:
+    """Which of the nine pretrained runs are on record, and what this execution's are worth."""
+    tried = [name for name in PRETRAINED if recorded(name).values]
+    missing = [name for name in PRETRAINED if name not in tried]
+    record = f"On record of the {len(PRETRAINED)} pretrained runs: {', '.join(tried) or 'none yet'}."
+    if tried and missing:
+        record += f" Missing: {', '.join(missing)}."
+    here = [name for name in PRETRAINED if name in made]
+    if settings.weights == "none" or few(settings, BACKBONES[0]) is not None:
+        steps = sum(made[name].epochs for name in here)
+        return Markdown(
+            f"{record} This execution took {len(here)} of them through {steps} epochs of a few photos each, "
+            "which is a check of the code. The dots above are therefore the report's, and those of records."
+        )
+    return Markdown(f"{record} This execution trained {len(here)} of them.")
