@@ -128,3 +128,13 @@ def test_the_recorded_ablation_compares_runs_that_had_as_much_time(monkeypatch):
     assert table.loc["leaky ReLUs", "mean"].startswith("0.5")
     assert table.loc["random flips of the average", "mean"] == "not run yet"
     assert set(table[dual_cifar.PAIRS]) == {"2.00", ""}
+
+
+def test_the_summary_leaves_out_a_network_that_was_tested_on_a_handful_of_pairs():
+    def tested(name, n, accuracy):
+        return Run(f"dual_cifar/{name}", "", None, {"metrics": {"test": {
+            "n": n, "accuracy": accuracy, "source": "pairs",
+        }}})  # fmt: skip
+
+    said = dual_cifar.summary([tested("accn", 400, 0.3), tested("fmp3", 400, 0.2), tested("lacnn", 2, 0.5)])
+    assert "best mean accuracy is 0.300, of accn" in said
