@@ -1,8 +1,11 @@
 """Every page of the built book as a reader meets it: in Chromium, from disk, without a network."""
 
+import nbformat
 import pytest
+from bs4 import BeautifulSoup
 
-from labkit.book import browser
+from labkit import chapters
+from labkit.book import browser, furniture
 
 KILOBYTES, PICTURE_KILOBYTES = 2000, 400
 
@@ -37,6 +40,16 @@ def test_no_page_is_wider_than_a_phone(visits):
 def test_pages_and_pictures_are_small(visits):
     assert [visit.page for visit in visits if visit.kilobytes > KILOBYTES] == []
     assert [visit.page for visit in visits if visit.picture_kilobytes > PICTURE_KILOBYTES] == []
+
+
+@pytest.mark.parametrize("chapter", chapters.CHAPTERS)
+def test_every_picture_of_a_chapter_is_a_numbered_figure(chapter, built, html):
+    executed = nbformat.read(built / "_build" / "executed" / f"{chapter}.ipynb", as_version=4)
+    page = BeautifulSoup((html / "notebooks" / f"{chapter}.html").read_text(), "html.parser")
+    numbers = [number.text for number in page.select("figcaption .caption-number")]
+    place = 1 + list(chapters.CHAPTERS).index(chapter)
+    assert numbers == [f"Fig. {place}.{1 + k} " for k in range(sum(map(furniture.pictures, executed.cells)))]
+    assert numbers
 
 
 def test_no_link_within_the_book_is_dead(html):

@@ -67,7 +67,7 @@ def test_a_table_beside_a_picture_is_no_part_of_the_figure():
     metadata = {"caption": "Photos.", "name": "animals-photos", "tags": ["hide-input"]}
     source = new_code_cell("...", outputs=[table, picture], metadata=metadata)
     cell, figure = stage._laid_out_cell("dual_cifar", source, {})
-    assert (cell.outputs, figure.outputs) == ([table], [picture])
+    assert (cell.outputs, figure.outputs) == ([table], [picture]) and figure.source
     assert cell.metadata == {"tags": ["hide-input"]} and figure.metadata.tags == ["remove-input"]
     assert figure.metadata.mystnb == {
         "figure": {"caption": "Photos.", "name": "animals-photos"}, "image": {"alt": "Two."},

@@ -149,7 +149,7 @@ def _captioned(cell: NotebookNode, tags: set[str]) -> list[NotebookNode]:
         cell.metadata |= metadata
         return [_tagged(cell, tags)]
     cell.outputs = others
-    apart = new_code_cell("", outputs=drawn, metadata=metadata)
+    apart = new_code_cell(cell.source, outputs=drawn, metadata=metadata)  # without source it is left out
     return [_tagged(cell, tags), _tagged(apart, tags & {"hide-output"} | {"remove-input"})]
 
 
