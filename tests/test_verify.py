@@ -1,12 +1,14 @@
 import json
+from pathlib import Path
 
 import pytest
-from test_scoreboard import add, project  # noqa: F401
+from test_scoreboard import add, project, scores  # noqa: F401
 
 from labkit import experiments
 from labkit.book import verify
 from labkit.errors import RunError
 from labkit.runs import Run
+from labkit.runs.record import RECORD, write
 
 
 def test_the_cheapest_record_is_trained_again_by_its_own_command(project, monkeypatch):  # noqa: F811
@@ -22,6 +24,18 @@ def test_the_cheapest_record_is_trained_again_by_its_own_command(project, monkey
     assert verdict.agrees and verdict.recorded == verdict.measured == 0.66
     assert asked.pop("runs") not in ("", "_build/runs")
     assert asked == {"name": "noisy_cifar/vgg", "data": "elsewhere", "seed": 0, "epochs": 3}
+
+
+def test_a_stage_is_compared_with_the_same_stage_made_again(project, monkeypatch):  # noqa: F811
+    stage = add(project, "noisy_cifar/cnn2_stage1-report001", 0.53)
+
+    def again(name, *, runs, **parameters):
+        file = Path(runs) / f"{stage.name}-{stage.key}" / RECORD
+        write(file, {**stage.record, "metrics": {"test": scores(0.52)}})
+        return Run("noisy_cifar/cnn2_filter-report001", "", None, {"metrics": {"test": scores(0.57)}})
+
+    monkeypatch.setattr(experiments, "run", again)
+    assert verify.verify("noisy_cifar", data="elsewhere").measured == 0.52
 
 
 def test_a_chapter_without_records_says_so(project):  # noqa: F811

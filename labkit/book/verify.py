@@ -3,6 +3,7 @@
 import shlex
 import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -10,6 +11,7 @@ import yaml
 from labkit import runs, scoreboard
 from labkit.errors import RunError
 from labkit.runs import Run, Verdict
+from labkit.runs.record import RECORD
 
 
 def verify(chapter: str, *, name: str = "*", data: str = "", epochs: int | None = None) -> Verdict:
@@ -38,7 +40,10 @@ def command(record: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def _again(record: Mapping[str, Any], changes: Mapping[str, Any]) -> Run:
+    """The run of a record's name that its command makes; an experiment of several stages makes several."""
     from labkit import experiments
 
     experiment, parameters = command(record)
-    return experiments.run(experiment, **(parameters | dict(changes)))
+    made = experiments.run(experiment, **(parameters | dict(changes)))
+    stages = [runs.load(file) for file in Path(changes["runs"]).glob(f"{record['name']}-*/{RECORD}")]
+    return next((stage for stage in stages if stage.name == record["name"]), made)
