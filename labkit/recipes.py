@@ -261,7 +261,7 @@ REPORT004_TUNED = REPORT004.but(epochs=60, lr=0.022339, schedule="cosine")
 NOISY_GCE = REPORT000_MODEL1.but(loss="gce", loss_options={"q": 0.7}, label_smoothing=0.0)
 NOISY_FORWARD = REPORT000_MODEL1.but(loss="forward", label_smoothing=0.0)  # the matrix is estimated first
 
-# Past the reports: each within an hour on two cores.
+# Past the reports: each meant for an hour on two cores.
 BETTER = Recipe(
     epochs=24,
     batch_size=512,

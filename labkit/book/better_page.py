@@ -1,4 +1,4 @@
-"""A first step past the reports: what was aimed at, what one run within an hour reached, and how."""
+"""A first step past the reports: what was aimed at, what the runs reached, and how."""
 
 from labkit import chapters, evaluation, scoreboard
 from labkit.book import markdown

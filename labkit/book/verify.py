@@ -45,5 +45,7 @@ def _again(record: Mapping[str, Any], changes: Mapping[str, Any]) -> Run:
 
     experiment, parameters = command(record)
     made = experiments.run(experiment, **(parameters | dict(changes)))
-    stages = [runs.load(file) for file in Path(changes["runs"]).glob(f"{record['name']}-*/{RECORD}")]
-    return next((stage for stage in stages if stage.name == record["name"]), made)
+    if made.name == record["name"]:
+        return made
+    kept = map(runs.load, Path(changes["runs"]).glob(f"{record['name']}-*/{RECORD}"))
+    return next(stage for stage in kept if stage.name == record["name"])

@@ -1,4 +1,4 @@
-"""A first step past the reports: one small network on the chapters' data, within an hour on two cores."""
+"""A first step past the reports: one small network on the chapters' data, meant for an hour on two cores."""
 
 from dataclasses import replace
 from functools import partial
