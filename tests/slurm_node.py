@@ -1,6 +1,7 @@
 """SLURM on this machine, as one node on loopback: installed, started, failed, mended and stopped again."""
 
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -12,7 +13,8 @@ from pathlib import Path
 PACKAGES = {"slurmctld": "slurmctld", "slurmd": "slurmd", "sbatch": "slurm-client", "munged": "munge"}
 CONF = Path("/etc/slurm/slurm.conf")  # some of SLURM's programs look nowhere else
 
-SETTINGS = """ClusterName=trial
+SETTINGS = """# Of the tests of Image Labs, for process {process} and gone with it.
+ClusterName=trial
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={ctld}
 SlurmdPort={node}
@@ -42,7 +44,7 @@ PartitionName=trial Nodes={host} Default=YES MaxTime=120 State=UP
 
 def missing() -> str:
     """What keeps SLURM from running here, in one line; it is installed where that can be done."""
-    if CONF.exists():
+    if CONF.exists() and not _cleared():
         return f"{CONF} is there already, and no test changes a SLURM that is in use"
     absent = [package for program, package in PACKAGES.items() if not shutil.which(program, path=_path())]
     if os.geteuid() != 0:
@@ -54,6 +56,19 @@ def missing() -> str:
         if done.returncode:
             return f"apt-get cannot install {' '.join(absent)}"
     return ""
+
+
+def _cleared() -> bool:
+    """Take away what earlier tests left that were killed before their end; anything else stays."""
+    start = SETTINGS.split("{")[0]
+    found = re.match(rf"{start}(\d+).*StateSaveLocation=(\S+)/state", CONF.read_text(), re.DOTALL)
+    if not found or Path(f"/proc/{found[1]}").exists():
+        return False
+    for process in [int(path.name) for path in Path("/proc").glob("[0-9]*")]:
+        if _uses(process, Path(found[2])):
+            os.kill(process, signal.SIGKILL)
+    CONF.unlink()
+    return True
 
 
 def _path() -> str:
@@ -69,7 +84,14 @@ class Node:
         host = socket.gethostname().split(".")[0]
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20 - 512
         ctld, node = _free_ports(2)
-        values = {"host": host, "ctld": ctld, "node": node, "cores": os.cpu_count(), "memory": memory}
+        values = {
+            "process": os.getpid(),
+            "host": host,
+            "ctld": ctld,
+            "node": node,
+            "cores": os.cpu_count(),
+            "memory": memory,
+        }
         for name in ("state", "spool"):
             (place / name).mkdir()
         CONF.parent.mkdir(exist_ok=True)
