@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 import yaml
 
@@ -210,21 +212,43 @@ def test_a_failed_cell_is_a_row_that_says_why_and_the_sweep_goes_on(toys):
     assert lines(toys / "finished") == [f"{run.split('/')[1]} 1" for run in sorted(runs)]
 
 
+def kill_all(running):
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+
+
+def tell_the_first(running):
+    """What `kill`, a service or a scheduler does: one process hears of it."""
+    running.terminate()
+    assert running.wait(60) == 128 + signal.SIGTERM
+    assert not members(running.pid)
+
+
+def members(group):
+    found = []
+    for process in psutil.pids():
+        with suppress(ProcessLookupError):
+            found += [process] if os.getpgid(process) == group else []
+    return found
+
+
 @pytest.mark.long
-def test_a_killed_sweep_goes_on_where_it_stopped(toys):
+@pytest.mark.parametrize("end", [kill_all, tell_the_first])
+def test_a_stopped_sweep_goes_on_where_it_was(toys, end):
     write(toys, toy={"run": "cifar100/waits", "grid": {"seed": [0, 1, 2, 3]}})
     with (toys / "said").open("w") as said:
         running = subprocess.Popen([*COMMAND, "toy"], cwd=toys, stderr=said, start_new_session=True)
     cells = toys / "_build" / "sweeps" / "toy" / "cells"
     try:
-        end = time.monotonic() + 200
+        late = time.monotonic() + 200
         while not list(cells.glob("*.json")):
-            assert running.poll() is None and time.monotonic() < end, (toys / "said").read_text()
+            assert running.poll() is None and time.monotonic() < late, (toys / "said").read_text()
             time.sleep(0.1)
         time.sleep(1)  # another cell has begun
+        end(running)
     finally:
-        os.killpg(running.pid, signal.SIGKILL)
-        running.wait()
+        if running.poll() is None:
+            kill_all(running)
     first = (cells / "cifar100.waits-seed_0.json").stat().st_mtime_ns
     (toys / "go").touch()
     assert "4 cells, 1 of them done before" in sweep(toys)

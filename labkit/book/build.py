@@ -3,12 +3,15 @@
 import fcntl
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from labkit.book import FAILED
 from labkit.errors import RunError
@@ -22,8 +25,10 @@ def build(target: str, parameters: Mapping[str, Any], *, cores: int | None = Non
     given = ["--config", "parameters=" + json.dumps(dict(parameters))] if parameters else []
     command = snakemake(target, "--quiet", "all", *given, cores=cores, profile=profile)
     with alone(LOCK, "another build is running in this folder: waiting for it") as lock:
-        finished = subprocess.run(command, pass_fds=[lock], check=False)
-    if finished.returncode:
+        running = subprocess.Popen(command, pass_fds=[lock])
+        with ended_with_this(running):
+            running.wait()
+    if running.returncode:
         reports = [path.read_text(encoding="utf-8").rstrip() for path in sorted(FAILED.glob("*.txt"))]
         raise RunError("\n\n".join(["the book was not built.", *reports]))
 
@@ -38,6 +43,25 @@ def snakemake(target: str, *options: str, cores: int | None = None, profile: str
         kept = PROFILES / profile
         command += ["--profile", str(kept) if kept.is_dir() else profile]
     return [*command, *options]
+
+
+@contextmanager
+def ended_with_this(running: subprocess.Popen) -> Iterator[None]:
+    """End a process and all that it has started where this one is interrupted or told to stop."""
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        if running.poll() is None:
+            below = psutil.Process(running.pid).children(recursive=True)
+            running.terminate()  # Snakemake starts no job after this,
+            running.send_signal(signal.SIGINT)  # and after this takes back those that it sent to a cluster
+            for process in below:
+                with suppress(psutil.NoSuchProcess):
+                    process.terminate()
+            psutil.wait_procs(below)
+            running.wait()
 
 
 @contextmanager

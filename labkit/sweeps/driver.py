@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from labkit.book.build import alone, snakemake
+from labkit.book.build import alone, ended_with_this, snakemake
 from labkit.errors import RunError
 from labkit.runs.record import write
 from labkit.sweeps import needs, outcome
@@ -30,9 +30,9 @@ def sweep(name: str, given: Mapping[str, Any], *, cores: int | None = None, prof
         with log.open("w", encoding="utf-8") as stream:
             running = subprocess.Popen(command, pass_fds=[lock], stdout=stream, stderr=subprocess.STDOUT)
             try:
-                _tell(found, running)
+                with ended_with_this(running):
+                    _tell(found, running)
             finally:
-                running.wait()
                 outcome.write(found)
     _report(found, log)
     return found.folder
