@@ -4,10 +4,12 @@ A figure of a report comes from book/published.csv, one of ours from a record in
 """
 
 import math
+import shlex
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +35,7 @@ CLEANED = 8_100  # images that train report 000's label cleaner
 PRETRAINED = ("resnet50v2", "mobilenetv2", "xception", "inception_transfer", "efficientnetv2b0")
 THROUGHPUT = 85e9  # multiply-adds a second in training, measured on two cores with plain convolutions
 PASSES = 3  # a training step costs about three forward passes
+LESS = ("--epochs", "--n", "--pairs_per_epoch")  # options that cut a recipe short
 LUCK = 0.01  # between seeds, where it was not measured: the reports' own reruns differ by that much
 
 
@@ -165,6 +168,8 @@ class Row:
             return "not run yet"
         if any(_other_data(run) for run in self.judged.runs):
             return "not comparable: measured on other images than the report's"
+        if budget := cut_short(self.judged.runs[0]):
+            return f"not comparable: cut short by {budget}"
         if abs(self.difference) <= self.tolerance:
             return "reproduced"
         way = "above" if self.difference > 0 else "below"
@@ -196,6 +201,24 @@ def recorded(name: str = "*") -> list[Run]:
     found = [runs.load(path) for path in sorted(folder.rglob("*.json"))]
     real = [run for run in found if fnmatchcase(run.name, name) and not _synthetic(run)]
     return sorted(real, key=lambda run: (run.name, run.seed))
+
+
+def of_the_reader(made: Mapping[str, Run]) -> dict[str, Run]:
+    """The runs of an execution that had real images: whoever made them wants to see them, not a record."""
+    return {name: run for name, run in made.items() if not _synthetic(run)}
+
+
+def longest(found: Iterable[Run]) -> list[Run]:
+    """Of runs of one experiment those that were given most: the same epochs, of as many images each."""
+    given = [(run.record["recipe"]["epochs"] * run.record["data"]["train"]["n"], run) for run in found]
+    most = max((images for images, _ in given), default=0)
+    return [run for images, run in given if images == most]
+
+
+def cut_short(run: Run) -> str:
+    """The options of a run's command that gave it less than its recipe; empty where it had all of it."""
+    words = shlex.split(run.record["command"])
+    return " ".join(f"`{name} {value}`" for name, value in pairwise(words) if name in LESS)
 
 
 def rows(chapter: str) -> list[Row]:
@@ -345,7 +368,7 @@ def _row(chapter: str, experiment: str, figures: pd.DataFrame, records: list[Run
     main = metrics.loc[metric]
     name = f"{chapter}/{experiment}"
     as_run, as_meant = (
-        Side(metric, tuple(run for run in records if run.name in names))
+        Side(metric, tuple(longest([run for run in records if run.name in names])))
         for names in (_names_as_run(name), _names(name, AS_MEANT))
     )
     images = math.inf if math.isnan(main["images"]) else float(main["images"])

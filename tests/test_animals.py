@@ -294,13 +294,16 @@ def test_a_line_has_the_report_the_record_and_this_execution(records):
     assert "**report 002** not printed" in results.beside("xception_finetune", {}).data
 
 
-def test_figures_are_drawn_of_records_first(records):
-    made = {name: run_of(name, 0.2, kept=True) for name in ("simple", "mid")}
+def test_figures_are_drawn_of_records_where_this_execution_had_no_photos(records):
+    drawn = {"data": {"train": {"source": "synthetic", "n": 2_000}}}
+    made = {name: run_of(name, 0.2, kept=True, **drawn) for name in ("simple", "mid")}
     assert results.shown(lab.SCRATCH, made) == (made, "this execution, since none of them is on record yet")
     assert "this execution" in results.curves("simple", made)._suptitle.get_text()
     records.append(run_of("simple", 0.5))
     assert list(results.shown(lab.SCRATCH, made)[0]) == ["simple"]
     assert "recorded, seed 0" in results.curves("simple", made)._suptitle.get_text()
+    own = {"simple": run_of("simple", 0.2, kept=True)}
+    assert results.shown(lab.SCRATCH, own) == (own, "this execution")
     table = results.scores(lab.SCRATCH, made)
     assert table.loc["simple"].tolist() == [0.7695, 0.5, 0.2]
     assert list(table.columns) == ["report 002, its photos", "recorded", "this execution"]

@@ -31,12 +31,14 @@ def asked(monkeypatch):
     return seen
 
 
-def run_of(name: str, valid: float, *, train: float = 0.5, **metrics: float) -> Run:
+def run_of(
+    name: str, valid: float, *, train: float = 0.5, source: str = "folder cifar-100-binary", **metrics: float
+) -> Run:
     """A run as a record has it, of a network that was never trained."""
     part = {
         "accuracy": valid,
         "n": 100,
-        "source": "folder cifar-100-binary",
+        "source": source,
         "scored": "2026-01-01T00:00:00Z",
     }
     history = {"epoch": [1, 2], "loss": [2.0, 1.0], "accuracy": [0.1, train], "val_accuracy": [0.1, valid]}
@@ -47,6 +49,7 @@ def run_of(name: str, valid: float, *, train: float = 0.5, **metrics: float) -> 
         "seconds": 10.0,
         "seconds_per_epoch": 5.0,
         "model": {"parameters": {"total": 1000}},
+        "data": {"train": {"source": source, "n": 40_000}},
         "metrics": {"valid": part} | {key: {**part, "accuracy": value} for key, value in metrics.items()},
     }
     return Run(f"cifar100/{name}", "0" * 16, None, record)
@@ -216,9 +219,19 @@ def test_without_records_the_page_says_so(records):
     assert "No run of it on real data" in results.to_expect().data
     assert "no record of a cell" in results.or_nothing(results.recorded_grid(), "a cell of the grid").data
     assert "not recorded yet" in results.verdict({})
-    made = run_of("mlp", 0.2)
-    found = results.shown([Outcome(Cell("mlp", "none"), made, None)], "mlp")
-    assert found.runs == {"mlp": made} and "this execution" in found.says
+
+
+def test_figures_are_drawn_of_records_where_this_execution_had_no_real_images(records):
+    made = run_of("mlp", 0.2, source="synthetic")
+    outcomes = [Outcome(Cell("mlp", "none"), made, None)]
+    assert results.shown(outcomes, "mlp").runs == {"mlp": made}
+    assert results.shown_test(made) == made
+    records.append(run_of("mlp", 0.3, test=0.3))
+    assert results.shown(outcomes, "mlp").runs == {"mlp": records[0]}
+    assert results.shown_test(made) == records[0]
+    own = run_of("mlp", 0.1, test=0.1)
+    assert results.shown([Outcome(Cell("mlp", "none"), own, None)], "mlp").runs == {"mlp": own}
+    assert results.shown_test(own) == own
 
 
 def test_records_answer_the_reports_claims(records):

@@ -1,13 +1,15 @@
 """Chapter 3's experiments: names, pairs, and what is read off a trained network."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from labkit import chapters, evaluation, models, scoreboard
 from labkit.experiments import dual_cifar, names
-from labkit.runs import Run
+from labkit.experiments import dual_cifar_results as results
+from labkit.runs import Run, validate
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +67,21 @@ def test_a_scored_run_is_not_scored_again(linear, parts, monkeypatch):
     assert dual_cifar.scored(linear[1], linear[0], parts) is linear[1]
 
 
-def test_equal_weights_give_the_fixed_test_pairs(linear, parts):
-    table = dual_cifar.by_weight(linear[0], parts, (0.5,))
-    assert table.loc[0.5, "mean"] == pytest.approx(linear[1].metrics["test"]["accuracy"])
+def test_equal_weights_give_the_fixed_test_pairs(settings, linear, parts):
+    run = dual_cifar.with_shares(settings, *linear, parts)
+    found = results.table(run.metrics["test_shares"]["ways"])
+    assert found.loc["0.5", "mean"] == pytest.approx(run.metrics["test"]["accuracy"], abs=1e-4)
+    assert sorted(map(float, found.index)) == list(dual_cifar.SHARES)
+    validate(run.record)
+
+
+def test_random_passes_come_with_the_fixed_grid_beside_them(settings, parts):
+    model, run = dual_cifar.train(settings, parts, "fmp3")
+    run = dual_cifar.with_passes(settings, model, run, parts)
+    found = results.table(run.metrics["test_passes"]["ways"])
+    assert list(found.index) == ["fixed grid", "1 random pass", "2 random passes"]
+    assert found.loc["fixed grid", "mean"] == pytest.approx(run.metrics["test"]["accuracy"], abs=1e-4)
+    validate(run.record)
 
 
 def test_hiding_maps_find_the_patch_that_decides():
@@ -92,42 +106,110 @@ def test_best_is_by_validation_and_leaves_the_largest_aside():
             self.history = {"val_accuracy": np.array([value])}
 
     trained = {"accn": (None, Ran(0.4)), "fmp3": (None, Ran(0.5)), "lacnn": (None, Ran(0.9))}
-    assert dual_cifar.best(trained) == "fmp3"
-    assert dual_cifar.best({}) is None
+    assert results.best(trained) == "fmp3"
+    assert results.best({}) is None
 
 
 def test_curves_by_pairs_hold_what_the_report_prints_and_every_record():
-    curves = dual_cifar.by_pairs()
+    curves = results.by_pairs()
     printed = curves["accnl, report"]
-    assert printed[dual_cifar.PAIRS].max() == pytest.approx(67 * 703 * 64 / 1e6)
+    assert printed[results.PAIRS].max() == pytest.approx(67 * 703 * 64 / 1e3)
     assert printed["val_accuracy"].is_monotonic_increasing
     recorded = [run for run in scoreboard.recorded("dual_cifar/*") if run.epochs]
     assert len(curves) == len(recorded) + 2
     for run in recorded:
         curve = curves[f"{run.name.removeprefix('dual_cifar/')}, seed {run.seed}"]
-        assert curve[dual_cifar.PAIRS].iloc[-1] == pytest.approx(
-            run.epochs * run.record["data"]["train"]["n"] / 1e6
+        assert curve[results.PAIRS].iloc[-1] == pytest.approx(
+            run.epochs * run.record["data"]["train"]["n"] / 1e3
         )
 
 
-def test_the_recorded_ablation_compares_runs_that_had_as_much_time(monkeypatch):
-    def recorded(name, epochs, accuracy):
-        record = {
-            "recipe": {"epochs": epochs},
-            "data": {"train": {"n": 500_000}},
-            "history": {"epoch": list(range(1, epochs + 1))},
-            "metrics": {"test": {"accuracy": accuracy}},
-        }
-        return Run(f"dual_cifar/{name}", "", None, record)
-
-    found = [recorded("accn", 4, 0.6), recorded("accn", 4, 0.7), recorded("accn", 9, 0.9)]
-    found += [recorded("accn_leaky", 4, 0.5), recorded("accn_flip", 9, 0.9)]
+@pytest.fixture
+def records(monkeypatch):
+    """Stand-ins for committed records."""
+    found = []
     monkeypatch.setattr(scoreboard, "recorded", lambda name: [run for run in found if run.name == name])
-    table = dual_cifar.recorded_ablation()
+    return found
+
+
+def run_of(name, accuracy, *, epochs=4, seed=0, source="pairs of folder x", here=False):
+    """A run as a record has it, of a network that was never trained."""
+    test = {
+        "accuracy": accuracy,
+        "interval": (accuracy - 0.1, accuracy + 0.1),
+        "both_right": accuracy**2,
+        "macro_f1": accuracy,
+        "heads": {head: {"accuracy": accuracy} for head in ("first", "second")},
+    }
+    record = {
+        "seed": seed,
+        "best_epoch": 1,
+        "recipe": {"epochs": epochs},
+        "data": {"train": {"n": 500_000, "source": source}},
+        "history": {"epoch": list(range(1, epochs + 1))}
+        | {name: [accuracy] * epochs for name in ("accuracy", "val_accuracy", "loss", "val_loss")},
+        "metrics": {
+            "test": test,
+            "test_shares": {"ways": {f"{share:g}": test for share in dual_cifar.SHARES}},
+        },
+    }
+    return Run(f"dual_cifar/{name}", "", Path() if here else None, record)
+
+
+def test_the_recorded_ablation_compares_runs_that_had_as_much_time(records):
+    records += [run_of("accn", 0.6), run_of("accn", 0.7, seed=1), run_of("accn", 0.9, epochs=9)]
+    records += [run_of("accn_leaky", 0.5), run_of("accn_flip", 0.9, epochs=9)]
+    table = results.recorded_ablation()
     assert table.loc["the report's recipe", "mean"].startswith("0.65")
     assert table.loc["leaky ReLUs", "mean"].startswith("0.5")
     assert table.loc["random flips of the average", "mean"] == "not run yet"
-    assert set(table[dual_cifar.PAIRS]) == {"2.00", ""}
+    assert set(table[results.PAIRS]) == {"2,000", ""}
+
+
+def test_a_change_is_told_from_luck_by_the_spread_between_seeds(records):
+    assert results.ablation_says() == "None of it is on record yet."
+    for seed, luck in enumerate((-0.01, 0, 0.01)):
+        for name, mean in (("accn", 0.6), ("accn_parts", 0.65), ("accn_leaky", 0.59)):
+            records.append(run_of(name, mean + luck, seed=seed))
+    moved, still = results.ablation_says().split(" Not told from luck: ")
+    assert moved.endswith("(3 seeds): flips and shifts of each image before averaging (+5.0 points).")
+    assert still == "leaky ReLUs (-1.0 points)."
+
+
+def test_figures_are_drawn_of_records_where_this_execution_had_no_real_images(records):
+    drawn = {"fmp3": (None, run_of("fmp3", 0.2, source="pairs of synthetic", here=True))}
+    assert results.to_show(drawn, ["fmp3"]) == drawn["fmp3"][1]
+    records += [run_of("fmp3", 0.5), run_of("accnl", 0.6, epochs=3)]
+    assert results.to_show(drawn, ["fmp3"]) == records[0]
+    assert results.to_show(drawn, results.COMPARED) == records[1]
+    assert (
+        "accnl (recorded, seed 0: 1,500,000 pairs of folder x)"
+        in results.ways(drawn, "test_shares").index.name
+    )
+    own = {"fmp3": (None, run_of("fmp3", 0.3, here=True))}
+    assert results.to_show(own, results.COMPARED) == own["fmp3"][1]
+    assert "fmp3 (this execution" in results.curve("fmp3", own)._suptitle.get_text()
+    assert results.curves(own).lines[0].get_label() == "fmp3 (this execution)"
+    assert "fmp3 (this execution)" in results.shares(own).get_title(loc="left")
+
+
+def test_costs_are_those_of_the_cards():
+    costs = results.costs()
+    for name in ("fmp3", "accn", "lacnn"):
+        millions = float(costs.loc[name, "million MACs an image"].replace(",", ""))
+        assert millions == pytest.approx(models.card(name).macs / 1e6, abs=0.5)
+
+
+def test_without_a_network_and_without_a_record_the_page_says_so(records):
+    assert all(
+        "none is on record" in shown.data or "not on record" in shown.data
+        for shown in (
+            results.curve("fmp3", {}),
+            results.curves({}),
+            results.shares({}),
+            results.confusion({}, "first"),
+        )
+    )
 
 
 def test_the_summary_leaves_out_a_network_that_was_tested_on_a_handful_of_pairs():
@@ -136,5 +218,5 @@ def test_the_summary_leaves_out_a_network_that_was_tested_on_a_handful_of_pairs(
             "n": n, "accuracy": accuracy, "source": "pairs",
         }}})  # fmt: skip
 
-    said = dual_cifar.summary([tested("accn", 400, 0.3), tested("fmp3", 400, 0.2), tested("lacnn", 2, 0.5)])
+    said = results.summary([tested("accn", 400, 0.3), tested("fmp3", 400, 0.2), tested("lacnn", 2, 0.5)])
     assert "best mean accuracy is 0.300, of accn" in said

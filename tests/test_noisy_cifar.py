@@ -225,9 +225,10 @@ def test_the_plan_follows_the_chosen_models(tmp_path):
     assert only == lab.Plan((), ("cnn2_filter",), (), ())
 
 
-def fake(name, **metrics):
+def fake(name, *, source="folder noisy_cifar", **metrics):
     """As much of a run as the tables read."""
-    return SimpleNamespace(name=f"noisy_cifar/{name}", folder=None, metrics=metrics, record={})
+    record = {"data": {"train": {"source": source}}}
+    return SimpleNamespace(name=f"noisy_cifar/{name}", folder=None, metrics=metrics, record=record)
 
 
 def scored(confusion, **more):
@@ -312,8 +313,8 @@ def test_runs_on_few_images_say_only_that_they_ran():
     assert found.in_earnest({"few": few}) == {"few": few}
 
 
-def test_each_figure_takes_the_record_of_its_own_protocol_then_any_other_then_this_execution(committed):
-    here = {"vgg": fake("vgg-honest", test=scored([[60, 20], [10, 70]]))}
+def test_each_figure_takes_the_record_of_its_own_protocol_then_any_other_then_what_was_drawn(committed):
+    here = {"vgg": fake("vgg-honest", source="synthetic", test=scored([[60, 20], [10, 70]]))}
     assert found.to_show(["vgg"], here, "honest") == (here, "this execution")
     committed.append(fake("vgg-report000"))
     committed.append(fake("cct-report000"))
@@ -325,6 +326,8 @@ def test_each_figure_takes_the_record_of_its_own_protocol_then_any_other_then_th
         "cct (report000)": "noisy_cifar/cct-report000",
     }
     assert "`honest`" in source
+    own = {"vgg": fake("vgg-honest", test=scored([[60, 20], [10, 70]]))}
+    assert found.to_show(["vgg", "cct"], own, "honest") == (own, "this execution")
 
 
 def test_what_has_no_record_says_what_it_would_take(committed):

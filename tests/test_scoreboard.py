@@ -28,10 +28,12 @@ def scores(accuracy, *, n=5000, **more):
     return {"n": n, "accuracy": accuracy, "source": "folder x", "fingerprint": DIGEST} | more
 
 
-def add(project, name, accuracy, *, seed=0, part="test", source="folder x", **metrics):
+def add(project, name, accuracy, *, seed=0, part="test", source="folder x", given="", epochs=None, **metrics):
     data = {"train": {"source": source, "fingerprint": DIGEST, "n": 100}, "valid": None}
     made = record(name=name, seed=seed, data=data, metrics={part: scores(accuracy, **metrics)})
-    file = project / "results" / f"{name}-seed{seed}.json"
+    made["command"] += given
+    made["recipe"]["epochs"] = epochs or made["recipe"]["epochs"]
+    file = project / "results" / f"{name}-seed{seed}{given.replace(' ', '')}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(made))
     return load(file)
@@ -60,6 +62,20 @@ def test_a_record_within_luck_of_the_published_figure_reproduces_it(project):
     assert (row.published, row.as_meant.mean, row.verdict) == (0.6604, 0.668, "reproduced")
     luck = 0.6604 * 0.3396 / 5000 + 0.668 * 0.332 / 5000 + 2 * 0.01**2
     assert row.tolerance == pytest.approx(2 * math.sqrt(luck))
+
+
+def test_a_run_that_was_cut_short_is_not_compared_and_counts_only_until_there_is_a_longer_one(project):
+    for seed in range(3):
+        add(project, "dual_cifar/accnl", 0.4, seed=seed, given=" --epochs 3", epochs=3)
+    row = scoreboard.row("dual_cifar/accnl")
+    assert row.as_meant.mean == pytest.approx(0.4)
+    assert row.verdict == "not comparable: cut short by `--epochs 3`"
+    add(project, "dual_cifar/accnl", 0.6, given=" --epochs 10", epochs=10)
+    row = scoreboard.row("dual_cifar/accnl")
+    assert (row.as_meant.values, row.verdict) == ((0.6,), "not comparable: cut short by `--epochs 10`")
+    add(project, "dual_cifar/accnl", 0.76, epochs=250)
+    row = scoreboard.row("dual_cifar/accnl")
+    assert (row.as_meant.values, row.verdict) == ((0.76,), "reproduced")
 
 
 @pytest.mark.parametrize(("accuracy", "says"), [(0.60, "6.0 points below"), (0.75, "9.0 points above")])

@@ -141,11 +141,11 @@ def _here(run: Run | None) -> str:
 
 
 def curves(name: str, made: Mapping[str, Run]) -> "Figure | Markdown":
-    """Loss and accuracy of a recorded run, or of this execution where there is none; the title says which."""
-    found = [*recorded(name).runs, *(run for key, run in made.items() if key == name)]
+    """Loss and accuracy of the run that `shown` picks; the title says which."""
+    found, _ = shown([name], made)
     if not found:
         return Markdown(f"*`{name}` was not trained in this execution and is {UNTRIED}.*")
-    run = found[0]
+    run = found[name]
     which = f"recorded, seed {run.seed}" if run.folder is None else "this execution"
     return plots.loss_and_accuracy(run, name=f"{name} ({which}: {photo_set(run)[0]})")
 
@@ -176,14 +176,15 @@ def scores(names: Iterable[str], made: Mapping[str, Run]) -> pd.DataFrame:
 
 
 def shown(names: Iterable[str], made: Mapping[str, Run]) -> tuple[dict[str, Run], str]:
-    """Recorded runs, the first seed of each name, or where none is recorded those of this execution."""
+    """Runs of this execution if it had real photos, else recorded ones, the first seed of each name."""
     names = tuple(names)
+    here = {name: made[name] for name in names if name in made}
+    if mine := scoreboard.of_the_reader(here):
+        return mine, "this execution"
     found = {name: side.runs[0] for name in names if (side := recorded(name)).runs}
     if found:
         return found, f"recorded runs on real photos, {', '.join(found)}"
-    return {
-        name: made[name] for name in names if name in made
-    }, "this execution, since none of them is on record yet"
+    return here, "this execution, since none of them is on record yet"
 
 
 def by_size(runs: Mapping[str, Run]) -> pd.DataFrame:

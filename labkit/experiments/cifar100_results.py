@@ -67,12 +67,14 @@ def recorded(*names: str) -> dict[str, Run]:
 
 
 def shown(outcomes: Iterable[Outcome], *names: str) -> Shown:
-    """Recorded runs where there are any of these names; else those of this execution."""
+    """Runs of this execution if it had real images, else recorded ones where there are any of these names."""
+    made = {_short(outcome.run): outcome.run for outcome in outcomes if outcome.run is not None}
+    kept = {name: run for name, run in made.items() if not names or name in names}
+    if mine := scoreboard.of_the_reader(kept):
+        return Shown(mine, "this execution")
     found = recorded(*names)
     if found:
         return Shown(found, f"{len(found)} recorded runs on real data")
-    made = {_short(outcome.run): outcome.run for outcome in outcomes if outcome.run is not None}
-    kept = {name: run for name, run in made.items() if not names or name in names}
     return Shown(kept, "this execution, since no such run on real data is recorded yet")
 
 
@@ -366,7 +368,9 @@ def ledger(run: Run) -> pd.DataFrame:
 
 
 def shown_test(run: Run) -> Run:
-    """The run whose test is shown: the recorded one that validates best, else this execution's."""
+    """The run whose test is shown: this execution's on real images, else the record that validates best."""
+    if scoreboard.of_the_reader({run.name: run}):
+        return run
     found = [one for one in scoreboard.recorded("cifar100/*") if "test" in one.metrics]
     return max(found, key=_valid, default=run)
 

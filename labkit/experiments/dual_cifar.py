@@ -1,16 +1,14 @@
 """Experiments of chapter 3: name both of two averaged images."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import Any
 
 import keras
 import numpy as np
-import pandas as pd
 
-from labkit import data, evaluation, models, protocols, recipes, scoreboard, training
+from labkit import data, evaluation, models, protocols, recipes, training
 from labkit.chapters import Settings
 from labkit.data import ImageSet, PairStream
 from labkit.evaluation import Heads
@@ -20,8 +18,8 @@ from labkit.runs import Run
 
 FULL_EPOCH = 44_992  # 703 batches of 64, as in the report
 FIXED_PAIRS = 10_000
-PAIRS = "million training pairs"
 PASSES = {"smoke": (1, 2), "quick": (1, 3, 10), "full": (1, 3, 10, 30, 100)}
+SHARES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)  # of the first image in the average
 BRIEF = {"smoke": 2, "quick": 64}  # pairs for the network that costs 26 billion multiply-adds each
 REPORTED = {
     "fmp3": "report003_fmp3",
@@ -148,44 +146,51 @@ def run(settings: Settings, name: str) -> Run:
     if name == "dual_linear":
         return chance(settings, parts)[1]
     change = next((change for change in ABLATION if change.name == name), None)
-    return train(settings, parts, "accn" if change else name, change)[1]
+    model, trained = train(settings, parts, "accn" if change else name, change)
+    if settings.profile == "full" and name == "fmp3":
+        trained = with_passes(settings, model, trained, parts)
+    if settings.profile == "full" and name in ("fmp3", "accn", "accnrr", "accnl"):
+        trained = with_shares(settings, model, trained, parts)
+    return trained
 
 
-def by_passes(model: keras.Model, parts: DualSplit, passes: tuple[int, ...], seed: int = 0) -> pd.DataFrame:
-    """Mean accuracy with pooling on a fixed grid, and averaged over so many random passes."""
-    heads = {"fixed grid": evaluation.predict(model, parts.test, sides=parts.test_sides)}
-    for count in passes:
+@dataclass(frozen=True)
+class Ways:
+    """Answers about the test pairs asked for in several ways, the usual one first."""
+
+    answers: Mapping[str, Heads]
+
+    def summary(self) -> dict[str, Any]:
+        """The figures of each, as a record keeps them, without confusions."""
+        usual = next(iter(self.answers.values())).summary()
+        shared = {name: usual[name] for name in ("n", "accuracy", "source", "fingerprint")}
+        return shared | {"ways": {name: _figures(heads.summary()) for name, heads in self.answers.items()}}
+
+
+def _figures(summary: Mapping[str, Any]) -> dict[str, Any]:
+    heads = {head: {"accuracy": found["accuracy"]} for head, found in summary["heads"].items()}
+    kept = ("accuracy", "interval", "both_right", "macro_f1")
+    return {name: summary[name] for name in kept} | {"heads": heads}
+
+
+def with_passes(settings: Settings, model: keras.Model, run: Run, parts: DualSplit) -> Run:
+    """Add to a run's record what pooling on a fixed grid gives, and the mean of so many random passes."""
+    answers = {"fixed grid": evaluation.predict(model, parts.test, sides=parts.test_sides)}
+    for count in PASSES[settings.profile]:
         name = "1 random pass" if count == 1 else f"{count} random passes"
-        heads[name] = evaluation.predict_random_passes(
-            model, parts.test, count, seed=seed, sides=parts.test_sides
+        answers[name] = evaluation.predict_random_passes(
+            model, parts.test, count, seed=settings.seed, sides=parts.test_sides
         )
-    return table(heads)
+    return run.score("test_passes", Ways(answers))
 
 
-def by_weight(model: keras.Model, parts: DualSplit, weights: tuple[float, ...]) -> pd.DataFrame:
-    """Accuracy of a trained network on the same test pairs, averaged unequally."""
-    heads = {}
-    for weight in weights:
-        pairs = PairStream(*parts.test_images, n=len(parts.test), weight=weight, seed=2).epoch(0)
-        heads[weight] = evaluation.predict(model, pairs, sides=parts.test_sides)
-    return table(heads).rename_axis("weight of the first")
-
-
-def table(heads: Mapping[Any, Heads]) -> pd.DataFrame:
-    """Accuracy of each head, their mean with its interval, and the share of pairs named in full."""
-    rows = {}
-    for name, found in heads.items():
-        low, high = found.interval()
-        rows[name] = {
-            "first": found["first"].accuracy,
-            "second": found["second"].accuracy,
-            "mean": found.mean_accuracy,
-            "low": low,
-            "high": high,
-            "both right": found.both_right,
-            "F1": found.macro_f1,
-        }
-    return pd.DataFrame(rows).T
+def with_shares(settings: Settings, model: keras.Model, run: Run, parts: DualSplit) -> Run:
+    """Add to a run's record how it names the same test pairs averaged unequally."""
+    answers = {}
+    for weight in dict.fromkeys((settings.weight, *SHARES)):
+        stream = PairStream(*parts.test_images, n=len(parts.test), weight=weight, seed=2)
+        answers[f"{weight:g}"] = evaluation.predict(model, stream.epoch(0), sides=parts.test_sides)
+    return run.score("test_shares", Ways(answers))
 
 
 def hiding_maps(
@@ -221,105 +226,6 @@ def _probabilities(model: keras.Model, images: np.ndarray, targets: Mapping[str,
     logits = model.predict_on_batch(images)
     shares = {head: np.asarray(keras.ops.softmax(logits[head])) for head in targets}
     return {head: shares[head][np.arange(len(images)), targets[head]] for head in targets}
-
-
-def ablation(runs: Mapping[str, Run]) -> pd.DataFrame:
-    """What each change to `accn` does to the mean accuracy on the test pairs."""
-    says = {"accn": "the report's recipe"} | {change.name: change.says for change in ABLATION}
-    base = runs["accn"].metrics["test"]["accuracy"]
-    rows = {
-        says[name]: _pair_figures(run) | {"against accn": run.metrics["test"]["accuracy"] - base}
-        for name, run in runs.items()
-    }
-    return pd.DataFrame(rows).T.rename_axis("accn with").round(4)
-
-
-def _pair_figures(run: Run) -> dict[str, float]:
-    test = run.metrics["test"]
-    heads = {head: found["accuracy"] for head, found in test["heads"].items()}
-    return {**heads, "mean": test["accuracy"], "both right": test["both_right"]}
-
-
-def recorded_ablation() -> pd.DataFrame:
-    """The ablation on real images over seeds, out of the records that saw as many pairs as `accn`."""
-    says = {"accn": "the report's recipe"} | {change.name: change.says for change in ABLATION}
-    runs = {name: scoreboard.recorded(f"dual_cifar/{name}") for name in says}
-    given = Counter(map(_budget, runs["accn"]))
-    common = max(given, key=given.get) if given else None
-    rows = {}
-    for name, text in says.items():
-        equal = [run for run in runs[name] if _budget(run) == common]
-        means = [run.metrics["test"]["accuracy"] for run in equal]
-        pairs = [run.epochs * run.record["data"]["train"]["n"] / 1e6 for run in equal]
-        rows[text] = {
-            "mean": str(evaluation.spread(means)) if means else "not run yet",
-            PAIRS: f"{max(pairs):.2f}" if pairs else "",
-        }
-    return pd.DataFrame(rows).T.rename_axis("accn with")
-
-
-def _budget(run: Run) -> tuple[int, int]:
-    """Epochs at most, and pairs in each."""
-    return run.record["recipe"]["epochs"], run.record["data"]["train"]["n"]
-
-
-def by_pairs() -> dict[str, pd.DataFrame]:
-    """Mean validation accuracy by millions of training pairs: the records, and what the report prints."""
-    figures = scoreboard.published("dual_cifar")
-    epochs = figures["metric"].str.extract(r"^epoch_(\d+)_valid_accuracy$")[0].dropna().astype(int)
-    printed = figures.loc[epochs.index].assign(**{PAIRS: epochs * FULL_EPOCH / 1e6})
-    curves = {
-        f"{name}, report": points.rename(columns={"value": "val_accuracy"})
-        for name, points in printed.groupby("experiment")
-    }
-    for run in scoreboard.recorded("dual_cifar/*"):
-        if run.epochs:
-            seen = run.history["epoch"] * run.record["data"]["train"]["n"] / 1e6
-            curves[f"{run.name.partition('/')[2]}, seed {run.seed}"] = run.history.assign(**{PAIRS: seen})
-    return curves
-
-
-def costs(names: Iterable[str] = ("fmp3", "accn", "lacnn")) -> pd.DataFrame:
-    """What the report's networks cost: one image, and the report's epochs on two cores."""
-    rows = {}
-    for name in names:
-        card = models.card(name)
-        work = scoreboard.work(f"dual_cifar/{name}", {name: card.macs}, images=FULL_EPOCH, epochs=1)
-        rows[name] = {
-            "parameters": f"{card.counts.total:,}",
-            "million MACs an image": f"{card.macs / 1e6:,.0f}",
-            "hours an epoch on 2 cores": f"{work.total / scoreboard.THROUGHPUT / 3600:.2g}",
-        }
-    return pd.DataFrame(rows).T
-
-
-def best(trained: Mapping[str, tuple[keras.Model, Run]]) -> str | None:
-    """The trained network with the highest mean accuracy on validation pairs; the largest is left aside."""
-    scores = {
-        name: run.history["val_accuracy"].max() for name, (_, run) in trained.items() if name != "lacnn"
-    }
-    return max(scores, key=scores.get) if scores else None
-
-
-def summary(runs: Iterable[Run]) -> str:
-    """What the records and this execution say, in two sentences."""
-    found = scoreboard.table("dual_cifar").dropna(subset=["as run", "as meant"], how="all")
-    said = [
-        f"On real images {name} scores {_first(row['as run'], row['as meant']):.4f} where the report has "
-        f"{row['published']:.4f}: {row['verdict']}."
-        for name, row in found.iterrows()
-    ]
-    tests = [(run.metrics["test"]["n"], run.metrics["test"]["accuracy"], run) for run in runs]
-    *_, top = max(tests, key=lambda test: test[:2])  # a network shown a handful of pairs is not compared
-    here = (
-        f"In this execution, on {top.metrics['test']['source']}, the best mean accuracy is "
-        f"{top.metrics['test']['accuracy']:.3f}, of {top.name.split('/')[1]}."
-    )
-    return " ".join([*(said or ["None of the report's networks is on record with real images yet."]), here])
-
-
-def _first(*values: float) -> float:
-    return next(value for value in values if pd.notna(value))
 
 
 register(

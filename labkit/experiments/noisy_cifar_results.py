@@ -53,10 +53,13 @@ def _on_record(protocol: str) -> dict[str, Run]:
 def to_show(names: Iterable[str], here: Runs, protocol: str) -> tuple[dict[str, Run], str]:
     """The runs of some experiments that a figure is drawn from, and where they come from in words.
 
-    Of each experiment the record on real data, under the chapter's protocol where there is one; this
-    execution only where nothing is recorded.
+    Those of this execution if it had real images. Otherwise of each experiment the record, under the
+    chapter's protocol where there is one; and what ran on synthetic images where nothing is recorded.
     """
     names = list(names)
+    made = in_earnest({name: here[name] for name in names if name in here})
+    if mine := scoreboard.of_the_reader(made):
+        return mine, "this execution"
     found = {}
     for split in dict.fromkeys((protocol, *NOISY_PROTOCOLS)):
         for name, run in recorded(names, split).items():
@@ -64,7 +67,7 @@ def to_show(names: Iterable[str], here: Runs, protocol: str) -> tuple[dict[str, 
                 found[name if split == protocol else f"{name} ({split})"] = run
     if found:
         return found, f"records on the course's data, under the protocol `{protocol}` or the one in brackets"
-    return in_earnest({name: here[name] for name in names if name in here}), "this execution"
+    return made, "this execution"
 
 
 def in_earnest(runs: Runs) -> dict[str, Run]:

@@ -53,7 +53,12 @@ def loss_and_accuracy(run: Any, *, name: str = "") -> Figure:
 
 
 def histories(
-    runs: Mapping[str, Any], *, metric: str = "val_accuracy", x: str = "epoch", ax: Axes | None = None
+    runs: Mapping[str, Any],
+    *,
+    metric: str = "val_accuracy",
+    x: str = "epoch",
+    title: str = "",
+    ax: Axes | None = None,
 ) -> Axes:
     """One metric of several runs over each other, named at the ends of their lines."""
     ax = look.axes(ax, 3.4)
@@ -70,9 +75,8 @@ def histories(
         ends.append((*line.iloc[-1], name, colour))
         best = line[metric].min() if "loss" in metric else line[metric].max()
         said.append(f"{name} {best:.3f} at best")
-    _decorate(ax, metric)
-    ax.set_xlabel(_spoken(x))
-    look.title(ax, f"{_spoken(metric).capitalize()} of {len(runs)} runs")
+    _decorate(ax, metric, x)
+    look.title(ax, title or f"{_spoken(metric).capitalize()} of {len(runs)} runs")
     look.end_labels(ax, ends)
     look.describe(ax, f"Line chart of {_spoken(metric)} against {_spoken(x)}: {', '.join(said)}.")
     return ax
@@ -278,11 +282,11 @@ def _ring(ax: Axes, x: float, y: float) -> None:
     ax.plot([x], [y], "o", markersize=7, markerfacecolor="none", color=look.INK, clip_on=False, label="_best")
 
 
-def _decorate(ax: Axes, metric: str) -> None:
-    ax.set(xlabel="epoch", ylabel=_spoken(metric))
+def _decorate(ax: Axes, metric: str, x: str = "epoch") -> None:
+    ax.set(xlabel=_spoken(x), ylabel=_spoken(metric))
     ax.margins(x=0.02, y=0.12)
     ax.xaxis.set_major_locator(
-        MaxNLocator("auto", integer=True, min_n_ticks=1)
+        MaxNLocator("auto", integer=x == "epoch", steps=[1, 2, 5, 10], min_n_ticks=1)
     )  # panels may share ticks set by hand
     look.grid(ax)
 

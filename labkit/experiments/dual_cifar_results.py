@@ -1,0 +1,244 @@
+"""What chapter 3 shows of its runs: curves, answers asked for in other ways, the ablation, costs."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import keras
+import pandas as pd
+from IPython.display import Markdown
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from labkit import evaluation, models, plots, scoreboard
+from labkit.evaluation import Heads
+from labkit.experiments import dual_cifar as lab
+from labkit.runs import Run
+
+Trained = Mapping[str, tuple[keras.Model, Run]]
+PAIRS = "thousand training pairs"
+SHARE = "share of the first image"
+SAYS = {"accn": "the report's recipe"} | {change.name: change.says for change in lab.ABLATION}
+COMPARED = tuple(name for name in lab.REPORTED if name != "lacnn")  # which sees a handful in short profiles
+
+
+def table(found: Mapping[str, Heads | Mapping[str, Any]]) -> pd.DataFrame:
+    """Accuracy of each head, their mean with its interval, and the share of pairs named in full."""
+    rows = {}
+    for name, answer in found.items():
+        figures = answer.summary() if isinstance(answer, Heads) else answer
+        rows[name] = {
+            **{head: part["accuracy"] for head, part in figures["heads"].items()},
+            "mean": figures["accuracy"],
+            "low": figures["interval"][0],
+            "high": figures["interval"][1],
+            "both right": figures["both_right"],
+            "F1": figures["macro_f1"],
+        }
+    return pd.DataFrame(rows).T.round(4)
+
+
+def to_show(trained: Trained, names: Iterable[str], part: str = "test") -> Run | None:
+    """Of the runs that have a score of this part the one that validates best.
+
+    It is one of this execution if that had real images, else a record, else one on synthetic images.
+    """
+    names = tuple(names)
+    runs = {name: trained[name][1] for name in names if name in trained}
+    here = {name: run for name, run in runs.items() if part in run.metrics}
+    on_record = [
+        run for name in names for run in scoreboard.longest(scoreboard.recorded(f"dual_cifar/{name}"))
+    ]
+    mine = scoreboard.of_the_reader(here)
+    candidates = [*mine.values()] or [run for run in on_record if part in run.metrics] or [*here.values()]
+    return max(candidates, key=lambda run: run.history["val_accuracy"].max(), default=None)
+
+
+def origin(run: Run, *, brief: bool = False) -> str:
+    """Which network a run trained, whether in this execution, and on how many pairs of what."""
+    made = f"recorded, seed {run.seed}" if run.folder is None else "this execution"
+    seen = f": {run.epochs * _pairs(run):,} {run.record['data']['train']['source']}" * (not brief)
+    return f"{run.name.partition('/')[2]} ({made}{seen})"
+
+
+def _pairs(run: Run) -> int:
+    return run.record["data"]["train"]["n"]
+
+
+def by_pairs_seen(run: Run) -> pd.DataFrame:
+    """The history of a run with a column of training pairs seen."""
+    return run.history.assign(**{PAIRS: run.history["epoch"] * _pairs(run) / 1e3})
+
+
+def curve(name: str, trained: Trained) -> Figure | Markdown:
+    """Accuracy and loss of one network by epoch; the title says where they come from."""
+    run = to_show(trained, [name])
+    if run is None:
+        return Markdown(f"*`{name}` was not trained in this execution, and is not on record.*")
+    return plots.loss_and_accuracy(run, name=origin(run))
+
+
+def curves(trained: Trained) -> Axes | Markdown:
+    """Validation accuracy of the report's networks against pairs seen, of this execution or recorded."""
+    found = [run for name in COMPARED if (run := to_show(trained, [name])) is not None]
+    real = [run for run in found if scoreboard.of_the_reader({run.name: run})] or found
+    if not real:
+        return Markdown("*None of these networks was trained in this execution, and none is on record.*")
+    return plots.histories({origin(run, brief=True): by_pairs_seen(run) for run in real}, x=PAIRS)
+
+
+def ways(trained: Trained, part: str) -> pd.DataFrame | Markdown:
+    """The answers that one run gave in several ways; the heading says which run."""
+    run = to_show(trained, COMPARED, part)
+    if run is None:
+        return Markdown("*No network was asked in this execution, and none is on record.*")
+    return table(run.metrics[part]["ways"]).rename_axis(origin(run))
+
+
+def shares(trained: Trained) -> Axes | Markdown:
+    """Accuracy against the share of the first image in the average, for each head and their mean."""
+    found = ways(trained, "test_shares")
+    if isinstance(found, Markdown):
+        return found
+    found = found.set_index(found.index.astype(float)).sort_index()
+    lines = {
+        name: pd.DataFrame({SHARE: found.index, "accuracy": found[name]})
+        for name in ("first", "second", "mean")
+    }
+    said = origin(to_show(trained, COMPARED, "test_shares"), brief=True)
+    return plots.histories(lines, metric="accuracy", x=SHARE, title=f"Heads of {said}")
+
+
+def confusion(trained: Trained, head: str) -> Axes | Markdown:
+    """Which classes one head of the best network takes for which."""
+    run = to_show(trained, COMPARED)
+    if run is None:
+        return Markdown("*No network was trained in this execution, and none is on record.*")
+    return plots.confusion(run.metrics["test"]["heads"][head], name=f"{head} head, {origin(run, brief=True)}")
+
+
+def ablation(runs: Mapping[str, Run]) -> pd.DataFrame:
+    """What each change to `accn` does to the mean accuracy on the test pairs."""
+    base = runs["accn"].metrics["test"]["accuracy"]
+    rows = {
+        SAYS[name]: _pair_figures(run) | {"against accn": run.metrics["test"]["accuracy"] - base}
+        for name, run in runs.items()
+    }
+    return pd.DataFrame(rows).T.rename_axis("accn with").round(4)
+
+
+def _pair_figures(run: Run) -> dict[str, float]:
+    test = run.metrics["test"]
+    heads = {head: found["accuracy"] for head, found in test["heads"].items()}
+    return {**heads, "mean": test["accuracy"], "both right": test["both_right"]}
+
+
+def recorded_ablation() -> pd.DataFrame:
+    """The ablation on real images over seeds, out of the records that saw as many pairs as `accn`."""
+    rows = {}
+    for name, equal in _equal_runs().items():
+        means = [_mean(run) for run in equal]
+        pairs = [run.epochs * _pairs(run) / 1e3 for run in equal]
+        rows[SAYS[name]] = {
+            "mean": str(evaluation.spread(means)) if means else "not run yet",
+            PAIRS: f"{max(pairs):,.0f}" if pairs else "",
+        }
+    return pd.DataFrame(rows).T.rename_axis("accn with")
+
+
+def _equal_runs() -> dict[str, list[Run]]:
+    """The recorded runs of the ablation that were given as many pairs as most runs of `accn`."""
+    runs = {name: scoreboard.recorded(f"dual_cifar/{name}") for name in SAYS}
+    given = Counter(map(_budget, runs["accn"]))
+    common = max(given, key=given.get) if given else None
+    return {name: [run for run in found if _budget(run) == common] for name, found in runs.items()}
+
+
+def ablation_says() -> str:
+    """Which changes moved the mean accuracy of the recorded runs by more than luck, in two sentences."""
+    found = _equal_runs()
+    spreads = {name: evaluation.spread([_mean(run) for run in runs]) for name, runs in found.items() if runs}
+    base = spreads.pop("accn", None)
+    if base is None or not spreads:
+        return "None of it is on record yet."
+    moved, still = [], []
+    for name, spread in sorted(spreads.items(), key=lambda item: -item[1].mean):
+        gain = spread.mean - base.mean
+        luck = 3 * math.hypot(_error(base), _error(spread))
+        (moved if abs(gain) > luck else still).append(f"{SAYS[name]} ({100 * gain:+.1f} points)")
+    far = f"More than three standard errors away from {base}: {', '.join(moved) or 'none'}."
+    return f"{far} Not told from luck: {', '.join(still)}." if still else far
+
+
+def _error(spread: evaluation.Spread) -> float:
+    """The standard error of a mean over seeds; of fewer than three as if they differed by what is usual."""
+    deviation = spread.deviation if spread.seeds > 2 else max(scoreboard.LUCK, spread.deviation or 0)
+    return deviation / math.sqrt(spread.seeds)
+
+
+def _mean(run: Run) -> float:
+    return run.metrics["test"]["accuracy"]
+
+
+def _budget(run: Run) -> tuple[int, int]:
+    """Epochs at most, and pairs in each."""
+    return run.record["recipe"]["epochs"], _pairs(run)
+
+
+def by_pairs() -> dict[str, pd.DataFrame]:
+    """Mean validation accuracy by thousands of training pairs: the records, and what the report prints."""
+    figures = scoreboard.published("dual_cifar")
+    epochs = figures["metric"].str.extract(r"^epoch_(\d+)_valid_accuracy$")[0].dropna().astype(int)
+    printed = figures.loc[epochs.index].assign(**{PAIRS: epochs * lab.FULL_EPOCH / 1e3})
+    curves = {
+        f"{name}, report": points.rename(columns={"value": "val_accuracy"})
+        for name, points in printed.groupby("experiment")
+    }
+    for name in (*lab.REPORTED, "better"):
+        for run in scoreboard.longest(scoreboard.recorded(f"dual_cifar/{name}")):
+            curves[f"{name}, seed {run.seed}"] = by_pairs_seen(run)
+    return curves
+
+
+def costs(names: Iterable[str] = ("fmp3", "accn", "lacnn")) -> pd.DataFrame:
+    """What the report's networks cost: one image, and the report's epochs on two cores."""
+    rows = {}
+    for name in names:
+        card = models.card(name)
+        work = scoreboard.work(f"dual_cifar/{name}", {name: card.macs}, images=lab.FULL_EPOCH, epochs=1)
+        rows[name] = {
+            "parameters": f"{card.counts.total:,}",
+            "million MACs an image": f"{card.macs / 1e6:,.0f}",
+            "hours an epoch on 2 cores": f"{work.total / scoreboard.THROUGHPUT / 3600:.2g}",
+        }
+    return pd.DataFrame(rows).T
+
+
+def best(trained: Mapping[str, tuple[keras.Model, Run]]) -> str | None:
+    """The trained network with the highest mean accuracy on validation pairs; the largest is left aside."""
+    scores = {
+        name: run.history["val_accuracy"].max() for name, (_, run) in trained.items() if name != "lacnn"
+    }
+    return max(scores, key=scores.get) if scores else None
+
+
+def summary(runs: Iterable[Run]) -> str:
+    """What the records and this execution say, in two sentences."""
+    found = scoreboard.table("dual_cifar").dropna(subset=["as run", "as meant"], how="all")
+    said = [
+        f"On real images {name} scores {_first(row['as run'], row['as meant']):.4f} where the report has "
+        f"{row['published']:.4f}: {row['verdict']}."
+        for name, row in found.iterrows()
+    ]
+    tests = [(run.metrics["test"]["n"], run.metrics["test"]["accuracy"], run) for run in runs]
+    *_, top = max(tests, key=lambda test: test[:2])  # a network shown a handful of pairs is not compared
+    here = (
+        f"In this execution, on {top.metrics['test']['source']}, the best mean accuracy is "
+        f"{top.metrics['test']['accuracy']:.3f}, of {top.name.split('/')[1]}."
+    )
+    return " ".join([*(said or ["None of the report's networks is on record with real images yet."]), here])
+
+
+def _first(*values: float) -> float:
+    return next(value for value in values if pd.notna(value))
