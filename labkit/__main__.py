@@ -31,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(command=_run)
     publish = commands.add_parser("publish", help="write the committed record of finished runs")
     publish.add_argument("folders", nargs="+", help="folders of runs, such as _build/runs/noisy_cifar/*")
+    publish.add_argument("--variant", help="what sets these runs apart from others of their names and seeds")
     publish.set_defaults(command=_publish)
     return parser
 
@@ -56,7 +57,7 @@ def _publish(parsed: argparse.Namespace, rest: list[str]) -> int:
     from labkit import runs
 
     for folder in parsed.folders:
-        sys.stdout.write(f"{runs.publish(runs.load(folder))}\n")
+        sys.stdout.write(f"{runs.publish(runs.load(folder), variant=parsed.variant)}\n")
     return 0
 
 

@@ -206,6 +206,9 @@ def test_publishing_writes_a_valid_record_without_weights(tmp_path):
     assert "weights" not in published
     assert published["history"]["lr"][-1] == 1e-9
     assert runs.publish(run, tmp_path / "results", variant="jax").stem == "vgg-seed0-jax"
+    run.record["recipe"]["epochs"] = 2
+    with pytest.raises(RunError, match="was given 5 epochs of 100 images; this one was given 2 epochs"):
+        runs.publish(run, tmp_path / "results")
 
 
 @pytest.mark.parametrize("status", ["running", "failed"])

@@ -8,12 +8,15 @@ from statistics import stdev
 from typing import Any
 
 from labkit.errors import RunError
-from labkit.runs.record import Run, plain, write
+from labkit.runs.record import Run, plain, read, write
 from labkit.runs.schema import validate
 
 
 def publish(run: Run, results: str | Path = "results", *, variant: str | None = None) -> Path:
-    """Write a finished run's numbers to results/<chapter>/<name>-seed<k>[-variant].json."""
+    """Write a finished run's numbers to results/<chapter>/<name>-seed<k>[-variant].json.
+
+    A record there is replaced only by a run that was given as many epochs of as many images.
+    """
     if run.status != "done":
         raise RunError(
             f"{run.name} is {run.status}: {run.record['why'] or 'it has not ended'}.",
@@ -24,8 +27,18 @@ def publish(run: Run, results: str | Path = "results", *, variant: str | None = 
     chapter, name = run.name.split("/")
     ending = f"-{variant}" if variant else ""
     file = Path(results) / chapter / f"{name}-seed{run.seed}{ending}.json"
+    if file.exists() and _given(earlier := read(file)) != _given(record):
+        raise RunError(
+            f"{file.name} is of a run that was given {_given(earlier)}; this one was given {_given(record)}.",
+            expected="a name of its own",
+            mend="publish it as a variant, or remove the file",
+        )
     write(file, record)
     return file
+
+
+def _given(record: Mapping[str, Any]) -> str:
+    return f"{record['recipe']['epochs']} epochs of {record['data']['train']['n']:,} images"
 
 
 def rounded(value: Any) -> Any:
