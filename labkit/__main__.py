@@ -56,9 +56,14 @@ def _run(parsed: argparse.Namespace, rest: list[str]) -> int:
 def _publish(parsed: argparse.Namespace, rest: list[str]) -> int:
     from labkit import runs
 
+    refused = 0
     for folder in parsed.folders:
-        sys.stdout.write(f"{runs.publish(runs.load(folder), variant=parsed.variant)}\n")
-    return 0
+        try:
+            sys.stdout.write(f"{runs.publish(runs.load(folder), variant=parsed.variant)}\n")
+        except LabkitError as error:  # one run that has not ended keeps no other from being published
+            sys.stderr.write(f"{error}\n")
+            refused += 1
+    return min(refused, 1)
 
 
 def _parameters(words: list[str]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from labkit import runs
+from labkit.__main__ import main
 from labkit.errors import RunError
 from labkit.predictions import Predictions
 from labkit.runs.record import RECORD, dumps, write
@@ -215,6 +216,15 @@ def test_publishing_writes_a_valid_record_without_weights(tmp_path):
 def test_only_a_finished_run_is_published(tmp_path, status):
     with pytest.raises(RunError, match=status):
         runs.publish(kept(tmp_path, status=status, why="it diverged"), tmp_path)
+
+
+def test_the_command_publishes_what_has_ended_and_names_what_has_not(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    ended, running = kept(tmp_path / "a"), kept(tmp_path / "b", status="running")
+    assert main(["publish", str(running.folder), str(ended.folder), "--variant", "short"]) == 1
+    said = capsys.readouterr()
+    assert said.out == "results/noisy_cifar/vgg-seed0-short.json\n" and "is running" in said.err
+    assert main(["publish", str(ended.folder)]) == 0
 
 
 def test_a_path_in_a_command_is_not_published(tmp_path):
