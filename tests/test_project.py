@@ -1,5 +1,6 @@
 """The files around the package, each held against the others: README, Makefile, workflows, versions."""
 
+import fnmatch
 import json
 import re
 import shlex
@@ -15,7 +16,7 @@ import pytest
 import yaml
 
 import labkit
-from labkit import chapters
+from labkit import chapters, experiments
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -44,12 +45,30 @@ def targets():
 
 
 README = sorted(set(commands("README.md")))
-PROSE = sorted(set(commands("README.md", "CONTRIBUTING.md", "book/how_to_run.md", "book/how_to_publish.md")))
+PROSE = sorted(
+    set(
+        commands(
+            "README.md",
+            "CONTRIBUTING.md",
+            "book/how_to_run.md",
+            "book/how_to_publish.md",
+            "book/how_to_scale.md",
+        )
+    )
+)
 
 
 @pytest.mark.parametrize("command", PROSE)
 def test_a_command_in_prose_names_what_exists(command):
     words = [word for word in shlex.split(command) if not re.fullmatch(r"[A-Z_]+=\S+", word)]
+    if words[:4] == [".venv/bin/python", "-m", "labkit", "run"]:
+        assert words[4] in experiments.names()
+        known = {parameter.name for parameter in chapters.parameters(words[4].partition("/")[0])}
+        assert {word.removeprefix("--") for word in words[5::2]} <= known | {"devices", "member"}
+        return
+    if words[:4] == [".venv/bin/python", "-m", "labkit", "publish"]:
+        assert fnmatch.filter([f"_build/runs/{name}-" for name in experiments.names()], words[4])
+        return
     if words[0] == "make":
         assert words[1] in targets()
         given = [word for word in shlex.split(command) if word.startswith("PARAMS=")]
