@@ -61,9 +61,9 @@ def _publish(parsed: argparse.Namespace, rest: list[str]) -> int:
         try:
             sys.stdout.write(f"{runs.publish(runs.load(folder), variant=parsed.variant)}\n")
         except LabkitError as error:  # one run that has not ended keeps no other from being published
-            sys.stderr.write(f"{error}\n")
+            sys.stderr.write(f"labkit: {error}\n")
             refused += 1
-    return min(refused, 1)
+    return 2 if refused else 0
 
 
 def _parameters(words: list[str]) -> dict[str, Any]:

@@ -74,20 +74,28 @@ def predict(
 def predict_random_passes(
     model: "keras.Model",
     images: "ImageSet",
-    passes: int,
+    counts: Sequence[int],
     *,
     seed: int = 0,
     batch_size: int = 256,
     sides: Sides | None = None,
-) -> Predictions | Heads:
-    """Probabilities averaged over passes with pooling drawn at random (Graham 2014, arXiv:1412.6071)."""
-    if passes < 1:
-        raise ModelError(f"Cannot average over {passes} passes.", expected="1 or more")
+) -> dict[int, Predictions | Heads]:
+    """Probabilities averaged over so many passes with pooling drawn at random (Graham 2014, arXiv:1412.6071).
+
+    Several counts share their passes: the mean over 3 begins with the one pass of 1.
+    """
+    if not counts or min(counts) < 1:
+        raise ModelError(f"Cannot average over {list(counts)} passes.", expected="counts of 1 or more")
     inputs = _inputs(model, images)
+    answers, sums = {}, {}
     with _random_pooling(model, seed):
-        runs = [_probabilities(model, inputs, batch_size) for _ in range(passes)]
-    means = {head: np.mean([run[head] for run in runs], axis=0) for head in runs[0]}
-    return _scored(means, images, sides)
+        for done in range(1, max(counts) + 1):
+            for head, found in _probabilities(model, inputs, batch_size).items():
+                sums[head] = sums.get(head, 0) + found.astype(float)
+            if done in counts:
+                means = {head: (total / done).astype("float32") for head, total in sums.items()}
+                answers[done] = _scored(means, images, sides)
+    return answers
 
 
 @dataclass(frozen=True)

@@ -147,13 +147,12 @@ class Row:
     def tolerance(self) -> float:
         """Two standard deviations of what luck alone puts between two such figures.
 
-        Luck is in the images that were drawn for testing, theirs and ours, and in the seed of training. Where
-        fewer than three seeds were run the spread between seeds is taken as at least one point.
+        Luck is in the images that were drawn for testing, theirs and ours, and in the seed of training.
         """
         side = self.judged
         if not side.values:
             return math.nan
-        seeds = side.deviation if len(side.values) > 2 else max(LUCK, side.deviation or 0.0)
+        seeds = between_seeds(side.deviation, len(side.values))
         theirs = self.published * (1 - self.published) / self.images
         ours = side.mean * (1 - side.mean) / side.images
         return 2 * math.sqrt(theirs + ours + seeds**2 * (1 + 1 / len(side.values)))
@@ -176,6 +175,13 @@ class Row:
         return f"not reproduced: {100 * abs(self.difference):.1f} points {way}"
 
 
+def between_seeds(deviation: float, seeds: int) -> float:
+    """The standard deviation between seeds; of fewer than three it is taken as at least one point."""
+    if seeds > 2:
+        return deviation
+    return max(LUCK, deviation) if seeds == 2 else LUCK
+
+
 def published(chapter: str = "*") -> pd.DataFrame:
     """The reports' figures, one row each."""
     table = pd.read_csv(project() / PUBLISHED, dtype={"report": str})
@@ -196,11 +202,14 @@ def invalidating(name: str) -> Defect | None:
 
 
 def recorded(name: str = "*") -> list[Run]:
-    """The committed records on real data whose name matches a shell pattern, by name and seed."""
+    """The committed records on real data whose name matches a shell pattern.
+
+    They come by name, of one name the longest first, then by seed.
+    """
     folder = project() / RESULTS
     found = [runs.load(path) for path in sorted(folder.rglob("*.json"))]
     real = [run for run in found if fnmatchcase(run.name, name) and not _synthetic(run)]
-    return sorted(real, key=lambda run: (run.name, run.seed))
+    return sorted(real, key=lambda run: (run.name, -_given(run), run.seed))
 
 
 def of_the_reader(made: Mapping[str, Run]) -> dict[str, Run]:
@@ -210,9 +219,14 @@ def of_the_reader(made: Mapping[str, Run]) -> dict[str, Run]:
 
 def longest(found: Iterable[Run]) -> list[Run]:
     """Of runs of one experiment those that were given most: the same epochs, of as many images each."""
-    given = [(run.record["recipe"]["epochs"] * run.record["data"]["train"]["n"], run) for run in found]
-    most = max((images for images, _ in given), default=0)
-    return [run for images, run in given if images == most]
+    found = list(found)
+    most = max(map(_given, found), default=0)
+    return [run for run in found if _given(run) == most]
+
+
+def _given(run: Run) -> int:
+    """The images that a run could see, over all epochs."""
+    return run.record["recipe"]["epochs"] * run.record["data"]["train"]["n"]
 
 
 def cut_short(run: Run) -> str:

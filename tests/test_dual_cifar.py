@@ -9,6 +9,7 @@ import pytest
 from labkit import chapters, evaluation, models, scoreboard
 from labkit.experiments import dual_cifar, names
 from labkit.experiments import dual_cifar_results as results
+from labkit.models import allconv
 from labkit.runs import Run, validate
 
 
@@ -67,6 +68,14 @@ def test_a_scored_run_is_not_scored_again(linear, parts, monkeypatch):
     assert dual_cifar.scored(linear[1], linear[0], parts) is linear[1]
 
 
+def test_a_run_is_asked_in_other_ways_once(settings, linear, parts, monkeypatch):
+    run = dual_cifar.with_shares(settings, *linear, parts)
+    monkeypatch.setattr(evaluation, "predict", lambda *a, **k: pytest.fail("asked again"))
+    assert dual_cifar.with_shares(settings, linear[0], run, parts) is run
+    with pytest.raises(pytest.fail.Exception):  # other pairs are other questions
+        dual_cifar.with_shares(settings, linear[0], run, replace(parts, test=parts.test.take(range(9))))
+
+
 def test_equal_weights_give_the_fixed_test_pairs(settings, linear, parts):
     run = dual_cifar.with_shares(settings, *linear, parts)
     found = results.table(run.metrics["test_shares"]["ways"])
@@ -105,7 +114,8 @@ def test_best_is_by_validation_and_leaves_the_largest_aside():
         def __init__(self, value):
             self.history = {"val_accuracy": np.array([value])}
 
-    trained = {"accn": (None, Ran(0.4)), "fmp3": (None, Ran(0.5)), "lacnn": (None, Ran(0.9))}
+    trained = {"accn": (None, Ran(0.4)), "fmp3": (None, Ran(0.5))}
+    trained |= {name: (None, Ran(0.9)) for name in ("lacnn", "lacnn_padded")}
     assert results.best(trained) == "fmp3"
     assert results.best({}) is None
 
@@ -184,16 +194,33 @@ def test_figures_are_drawn_of_records_where_this_execution_had_no_real_images(re
     assert results.to_show(drawn, ["fmp3"]) == drawn["fmp3"][1]
     records += [run_of("fmp3", 0.5), run_of("accnl", 0.6, epochs=3)]
     assert results.to_show(drawn, ["fmp3"]) == records[0]
-    assert results.to_show(drawn, results.COMPARED) == records[1]
+    assert results.to_show(drawn, dual_cifar.COMPARED) == records[1]
     assert (
         "accnl (recorded, seed 0: 1,500,000 pairs of folder x)"
         in results.ways(drawn, "test_shares").index.name
     )
     own = {"fmp3": (None, run_of("fmp3", 0.3, here=True))}
-    assert results.to_show(own, results.COMPARED) == own["fmp3"][1]
+    assert results.to_show(own, dual_cifar.COMPARED) == own["fmp3"][1]
     assert "fmp3 (this execution" in results.curve("fmp3", own)._suptitle.get_text()
     assert results.curves(own).lines[0].get_label() == "fmp3 (this execution)"
     assert "fmp3 (this execution)" in results.shares(own).get_title(loc="left")
+
+
+def test_the_largest_network_is_trained_in_full_only_on_a_gpu(settings, monkeypatch):
+    full = replace(settings, profile="full")
+    monkeypatch.setattr(dual_cifar.machine, "accelerators", list)
+    assert dual_cifar.affordable(settings) and not dual_cifar.affordable(full)
+    monkeypatch.setattr(dual_cifar.machine, "accelerators", lambda: ["gpu:0"])
+    assert dual_cifar.affordable(full)
+
+
+def test_padding_keeps_the_pixels_and_scaling_blends_them(parts):
+    image = parts.test.images[:1].astype("float32")
+    padded, scaled = (np.asarray(allconv.enlarged(image, padded=way)) for way in (True, False))
+    assert padded.shape == scaled.shape == (1, 126, 126, 3)
+    np.testing.assert_array_equal(padded[:, 47:79, 47:79], image)
+    assert padded.sum() == image.sum()
+    assert scaled.mean() == pytest.approx(image.mean(), rel=0.01)
 
 
 def test_costs_are_those_of_the_cards():

@@ -221,9 +221,10 @@ def test_only_a_finished_run_is_published(tmp_path, status):
 def test_the_command_publishes_what_has_ended_and_names_what_has_not(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     ended, running = kept(tmp_path / "a"), kept(tmp_path / "b", status="running")
-    assert main(["publish", str(running.folder), str(ended.folder), "--variant", "short"]) == 1
+    assert main(["publish", str(running.folder), str(ended.folder), "--variant", "short"]) == 2
     said = capsys.readouterr()
-    assert said.out == "results/noisy_cifar/vgg-seed0-short.json\n" and "is running" in said.err
+    assert said.out == "results/noisy_cifar/vgg-seed0-short.json\n"
+    assert said.err.startswith("labkit: ") and "is running" in said.err
     assert main(["publish", str(ended.folder)]) == 0
 
 

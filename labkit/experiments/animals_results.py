@@ -23,7 +23,7 @@ from labkit.experiments.registry import place
 from labkit.models import pixels
 from labkit.plots import look
 from labkit.runs import Run
-from labkit.scoreboard import LUCK, PASSES, THROUGHPUT, Side
+from labkit.scoreboard import PASSES, THROUGHPUT, Side
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -441,11 +441,7 @@ def difference(better: Side, worse: Side) -> Difference | None:
         return None
     variance = 0.0
     for side in (better, worse):
-        seeds = (
-            side.deviation
-            if len(side.values) > 2
-            else max(LUCK, side.deviation if len(side.values) > 1 else 0)
-        )
+        seeds = scoreboard.between_seeds(side.deviation, len(side.values))
         variance += side.mean * (1 - side.mean) / side.images + seeds**2 / len(side.values)
     return Difference(100 * (better.mean - worse.mean), 200 * math.sqrt(variance))
 

@@ -1,6 +1,6 @@
 """Experiments of chapter 3: name both of two averaged images."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import Any
@@ -15,6 +15,7 @@ from labkit.evaluation import Heads
 from labkit.experiments.registry import place, register, share
 from labkit.protocols import DualSplit
 from labkit.runs import Run
+from labkit.training import machine
 
 FULL_EPOCH = 44_992  # 703 batches of 64, as in the report
 FIXED_PAIRS = 10_000
@@ -28,17 +29,19 @@ REPORTED = {
     "accnl": "report003_accnl",
     "lacnn": "report003_lacnn",
 }
+COMPARED = tuple(name for name in REPORTED if name != "lacnn")  # which sees a handful in short profiles
 
 
 @dataclass(frozen=True)
 class Change:
-    """One row of the ablation: what differs from `accn` by the report's recipe."""
+    """What differs from a network of the report, trained by the report's recipe."""
 
     name: str
     says: str
     options: Mapping[str, Any] = field(default_factory=dict)  # of the model
     recipe: Mapping[str, Any] = field(default_factory=dict)
     augment: str | None = None  # of each image before averaging
+    network: str = "accn"
 
 
 ABLATION = (
@@ -48,6 +51,9 @@ ABLATION = (
     Change("accn_flip", "random flips of the average", {"flip": True}),
     Change("accn_parts", "flips and shifts of each image before averaging", augment="basic"),
     Change("accn_joint", "one head for all pairs of classes", {"joint": True}),
+)
+PADDED = Change(
+    "lacnn_padded", "the average padded with black instead of scaled", {"padded": True}, network="lacnn"
 )
 
 
@@ -99,6 +105,11 @@ def _shape(parts: DualSplit, options: Mapping[str, Any]) -> dict[str, Any]:
     return {"classes": classes, **options, **joint}
 
 
+def affordable(settings: Settings) -> bool:
+    """Whether `lacnn` is trained where all others are: on a handful of pairs, or in full on a GPU."""
+    return settings.profile in BRIEF or bool(machine.accelerators())
+
+
 def _name(settings: Settings, change: Change) -> str:
     """What a run is called: parameters that change the task are part of it."""
     parts = [change.name]
@@ -126,9 +137,16 @@ def _brief(settings: Settings, parts: DualSplit) -> DualSplit:
 
 def scored(run: Run, model: keras.Model, parts: DualSplit) -> Run:
     """Add the result on the fixed test pairs to the run's record, unless it is there."""
-    if run.metrics.get("test", {}).get("fingerprint") == parts.test.fingerprint():
+    if _known(run, "test", parts):
         return run
     return run.score("test", evaluation.predict(model, parts.test, sides=parts.test_sides))
+
+
+def _known(run: Run, part: str, parts: DualSplit, ways: Iterable[str] = ()) -> bool:
+    """Whether a run's record has a score of these test pairs, asked for in these ways."""
+    found = run.metrics.get(part, {})
+    same = found.get("fingerprint") == parts.test.fingerprint()
+    return same and list(found.get("ways", ())) == list(ways)
 
 
 def chance(settings: Settings, parts: DualSplit) -> tuple[keras.Model, Run]:
@@ -145,11 +163,11 @@ def run(settings: Settings, name: str) -> Run:
     parts = split(settings)
     if name == "dual_linear":
         return chance(settings, parts)[1]
-    change = next((change for change in ABLATION if change.name == name), None)
-    model, trained = train(settings, parts, "accn" if change else name, change)
+    change = next((change for change in (*ABLATION, PADDED) if change.name == name), None)
+    model, trained = train(settings, parts, change.network if change else name, change)
     if settings.profile == "full" and name == "fmp3":
         trained = with_passes(settings, model, trained, parts)
-    if settings.profile == "full" and name in ("fmp3", "accn", "accnrr", "accnl"):
+    if settings.profile == "full" and name in COMPARED:
         trained = with_shares(settings, model, trained, parts)
     return trained
 
@@ -175,21 +193,26 @@ def _figures(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 def with_passes(settings: Settings, model: keras.Model, run: Run, parts: DualSplit) -> Run:
     """Add to a run's record what pooling on a fixed grid gives, and the mean of so many random passes."""
-    answers = {"fixed grid": evaluation.predict(model, parts.test, sides=parts.test_sides)}
-    for count in PASSES[settings.profile]:
-        name = "1 random pass" if count == 1 else f"{count} random passes"
-        answers[name] = evaluation.predict_random_passes(
-            model, parts.test, count, seed=settings.seed, sides=parts.test_sides
-        )
-    return run.score("test_passes", Ways(answers))
+    counts = PASSES[settings.profile]
+    names = {count: "1 random pass" if count == 1 else f"{count} random passes" for count in counts}
+    if _known(run, "test_passes", parts, ["fixed grid", *names.values()]):
+        return run
+    sides = parts.test_sides
+    grid = evaluation.predict(model, parts.test, sides=sides)
+    drawn = evaluation.predict_random_passes(model, parts.test, counts, seed=settings.seed, sides=sides)
+    answers = {names[count]: answer for count, answer in drawn.items()}
+    return run.score("test_passes", Ways({"fixed grid": grid} | answers))
 
 
 def with_shares(settings: Settings, model: keras.Model, run: Run, parts: DualSplit) -> Run:
     """Add to a run's record how it names the same test pairs averaged unequally."""
+    weights = {f"{weight:g}": weight for weight in (settings.weight, *SHARES)}
+    if _known(run, "test_shares", parts, weights):
+        return run
     answers = {}
-    for weight in dict.fromkeys((settings.weight, *SHARES)):
+    for name, weight in weights.items():
         stream = PairStream(*parts.test_images, n=len(parts.test), weight=weight, seed=2)
-        answers[f"{weight:g}"] = evaluation.predict(model, stream.epoch(0), sides=parts.test_sides)
+        answers[name] = evaluation.predict(model, stream.epoch(0), sides=parts.test_sides)
     return run.score("test_shares", Ways(answers))
 
 
@@ -235,9 +258,9 @@ register(
 )
 for _model in REPORTED:
     register(f"dual_cifar/{_model}", f"{_model} by the report's recipe.", partial(run, name=_model))
-for _change in ABLATION:
+for _change in (*ABLATION, PADDED):
     register(
         f"dual_cifar/{_change.name}",
-        f"accn by the report's recipe with {_change.says}.",
+        f"{_change.network} by the report's recipe with {_change.says}.",
         partial(run, name=_change.name),
     )

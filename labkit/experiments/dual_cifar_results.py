@@ -6,21 +6,23 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
+import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from labkit import evaluation, models, plots, scoreboard
+from labkit.data import ImageSet
 from labkit.evaluation import Heads
 from labkit.experiments import dual_cifar as lab
+from labkit.models import allconv
 from labkit.runs import Run
 
 Trained = Mapping[str, tuple[keras.Model, Run]]
 PAIRS = "thousand training pairs"
 SHARE = "share of the first image"
 SAYS = {"accn": "the report's recipe"} | {change.name: change.says for change in lab.ABLATION}
-COMPARED = tuple(name for name in lab.REPORTED if name != "lacnn")  # which sees a handful in short profiles
 
 
 def table(found: Mapping[str, Heads | Mapping[str, Any]]) -> pd.DataFrame:
@@ -81,7 +83,7 @@ def curve(name: str, trained: Trained) -> Figure | Markdown:
 
 def curves(trained: Trained) -> Axes | Markdown:
     """Validation accuracy of the report's networks against pairs seen, of this execution or recorded."""
-    found = [run for name in COMPARED if (run := to_show(trained, [name])) is not None]
+    found = [run for name in lab.COMPARED if (run := to_show(trained, [name])) is not None]
     real = [run for run in found if scoreboard.of_the_reader({run.name: run})] or found
     if not real:
         return Markdown("*None of these networks was trained in this execution, and none is on record.*")
@@ -90,7 +92,7 @@ def curves(trained: Trained) -> Axes | Markdown:
 
 def ways(trained: Trained, part: str) -> pd.DataFrame | Markdown:
     """The answers that one run gave in several ways; the heading says which run."""
-    run = to_show(trained, COMPARED, part)
+    run = to_show(trained, lab.COMPARED, part)
     if run is None:
         return Markdown("*No network was asked in this execution, and none is on record.*")
     return table(run.metrics[part]["ways"]).rename_axis(origin(run))
@@ -106,13 +108,13 @@ def shares(trained: Trained) -> Axes | Markdown:
         name: pd.DataFrame({SHARE: found.index, "accuracy": found[name]})
         for name in ("first", "second", "mean")
     }
-    said = origin(to_show(trained, COMPARED, "test_shares"), brief=True)
+    said = origin(to_show(trained, lab.COMPARED, "test_shares"), brief=True)
     return plots.histories(lines, metric="accuracy", x=SHARE, title=f"Heads of {said}")
 
 
 def confusion(trained: Trained, head: str) -> Axes | Markdown:
     """Which classes one head of the best network takes for which."""
-    run = to_show(trained, COMPARED)
+    run = to_show(trained, lab.COMPARED)
     if run is None:
         return Markdown("*No network was trained in this execution, and none is on record.*")
     return plots.confusion(run.metrics["test"]["heads"][head], name=f"{head} head, {origin(run, brief=True)}")
@@ -172,9 +174,8 @@ def ablation_says() -> str:
 
 
 def _error(spread: evaluation.Spread) -> float:
-    """The standard error of a mean over seeds; of fewer than three as if they differed by what is usual."""
-    deviation = spread.deviation if spread.seeds > 2 else max(scoreboard.LUCK, spread.deviation or 0)
-    return deviation / math.sqrt(spread.seeds)
+    """The standard error of a mean over seeds."""
+    return scoreboard.between_seeds(spread.deviation, spread.seeds) / math.sqrt(spread.seeds)
 
 
 def _mean(run: Run) -> float:
@@ -215,10 +216,19 @@ def costs(names: Iterable[str] = ("fmp3", "accn", "lacnn")) -> pd.DataFrame:
     return pd.DataFrame(rows).T
 
 
-def best(trained: Mapping[str, tuple[keras.Model, Run]]) -> str | None:
+def enlarged(pairs: ImageSet) -> Figure:
+    """What the convolutions of `lacnn` see of a few averages, padded and scaled."""
+    rows = {"the average": pairs.images}
+    for name, padded in (("padded", True), ("scaled", False)):
+        seen = keras.ops.convert_to_numpy(allconv.enlarged(pairs.images.astype("float32"), padded=padded))
+        rows[name] = np.rint(seen).astype(np.uint8)
+    return plots.image_rows(rows, title="An average as lacnn sees it")
+
+
+def best(trained: Trained) -> str | None:
     """The trained network with the highest mean accuracy on validation pairs; the largest is left aside."""
     scores = {
-        name: run.history["val_accuracy"].max() for name, (_, run) in trained.items() if name != "lacnn"
+        name: run.history["val_accuracy"].max() for name, (_, run) in trained.items() if name in lab.COMPARED
     }
     return max(scores, key=scores.get) if scores else None
 

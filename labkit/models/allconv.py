@@ -98,12 +98,16 @@ def _eight_convolutions(x, slope: float):
     forms=[
         Form(73_786_570, 73_776_970, 26_465.29),
         Form(70_098_570, 70_089_610, 26_355.1, {"as_run": True}),
+        Form(73_786_570, 73_776_970, 26_465.29, {"padded": True}),
     ],
 )
-def lacnn(input_shape: Shape, classes: Classes, *, as_run: bool = False) -> keras.Model:
-    """Sixteen 2×2 convolutions up to 1920 wide on images enlarged to 126×126: 26 billion multiply-adds."""
+def lacnn(input_shape: Shape, classes: Classes, *, padded: bool = False, as_run: bool = False) -> keras.Model:
+    """Sixteen 2×2 convolutions up to 1920 wide on images enlarged to 126×126: 26 billion multiply-adds.
+
+    Images are scaled to that size as in the report, or `padded` with black.
+    """
     images = keras.Input(input_shape, name="image")
-    x = layers.Resizing(126, 126, dtype="float32", name="enlarge")(pixels.unit(images))
+    x = enlarged(pixels.unit(images), padded=padded)
     for stage, width in enumerate((320, 640, 960, 1280, 1600), start=1):
         last = 960 if as_run and stage == 4 else width
         for conv, (filters, stride) in enumerate(((width, 1), (width, 1), (last, 2)), start=1):
@@ -112,6 +116,14 @@ def lacnn(input_shape: Shape, classes: Classes, *, as_run: bool = False) -> kera
     x = _leaky_convolution(x, 1920, 1, "conv")
     x = layers.Flatten(name="flatten")(x)
     return keras.Model(images, heads.logits(x, classes, l2=0.001), name="lacnn")
+
+
+def enlarged(images: keras.KerasTensor, *, padded: bool) -> keras.KerasTensor:
+    """Images of 126×126: with a black border around the pixels there are, or with pixels between them."""
+    if not padded:
+        return layers.Resizing(126, 126, dtype="float32", name="enlarge")(images)
+    border = [((126 - side) // 2, (127 - side) // 2) for side in images.shape[1:3]]
+    return layers.ZeroPadding2D(border, dtype="float32", name="enlarge")(images)
 
 
 def _leaky_convolution(x, width: int, stride: int, name: str):

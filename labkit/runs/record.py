@@ -82,7 +82,11 @@ class Run:
         return replace(self, record=record)
 
     def __str__(self) -> str:
-        scores = [f"{part} accuracy {found['accuracy']:.4f}" for part, found in self.metrics.items()]
+        scores = [
+            f"{part} accuracy {found['accuracy']:.4f}"
+            for part, found in self.metrics.items()
+            if "ways" not in found  # the same images asked for again in other ways
+        ]
         best = [] if self.best_epoch is None else [f"best at epoch {self.best_epoch}"]
         return ", ".join([f"{self.name} [{self.key}] {self.status}", f"{self.epochs} epochs", *best, *scores])
 
