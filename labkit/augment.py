@@ -220,11 +220,11 @@ class Batches(keras.utils.PyDataset):
 
     def _new_plan(self, epoch: int) -> tuple[tuple[np.ndarray, ...], Callable]:
         in_turn = np.arange(len(self.images))
-        if isinstance(self.images, PairStream):
-            plan = self.images.plan(epoch)
-            return (in_turn, in_turn), lambda index: self._pairs(plan, index)
         orders = (np.random.default_rng((use, self.seed, epoch)) for use in (_ORDER, _SECOND_ORDER))
         first, second = (rng.permutation(len(self.images)) for rng in orders)
+        if isinstance(self.images, PairStream):
+            plan = self.images.plan(epoch)
+            return (in_turn, second), lambda index: self._pairs(plan, index)
         return (first if self.shuffle else in_turn, second), self._fixed
 
     def _pairs(self, plan: Any, index: np.ndarray) -> tuple[np.ndarray, Targets]:

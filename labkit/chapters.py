@@ -392,7 +392,7 @@ CHAPTERS: dict[str, Chapter] = {
             "Two images in one",
             ("dual_linear", "fmp3", "accn", "accnrr", "accnl", "lacnn"),
             (
-                _number("weight", 0.5, 0, 1, "Share of the first image in the average."),
+                _number("weight", 0.5, 0.01, 0.99, "Share of the first image in the average."),
                 _integer(
                     "pairs_per_epoch", None, 1, "Fresh pairs an epoch; None keeps what the profile says."
                 ),
@@ -408,7 +408,7 @@ CHAPTERS: dict[str, Chapter] = {
                     "What is done to each image before the two are averaged.",
                 ),
             ),
-            {"smoke": Profile(400, 1, 32), "quick": Profile(None, 5), "full": Profile()},
+            {"smoke": Profile(400, 1, 32), "quick": Profile(15_000, 3), "full": Profile()},
         ),
         Chapter(
             "cifar100",

@@ -102,7 +102,7 @@ class Transition:
     low: np.ndarray
     high: np.ndarray
     rate: float  # share of given labels that are wrong
-    bits: float  # what a given label tells of the true one; log2(classes) when it tells all
+    bits: float  # what a given label tells of the true one, less chance; log2(classes) when it tells all
 
 
 def transition(noisy: np.ndarray, clean: np.ndarray, k: int) -> Transition:
@@ -119,10 +119,20 @@ def transition(noisy: np.ndarray, clean: np.ndarray, k: int) -> Transition:
     totals = counts.sum(axis=1, keepdims=True)
     matrix = np.divide(counts, totals, out=np.full((k, k), np.nan), where=totals > 0)
     low, high = _wilson(counts, totals)
+    return Transition(counts, matrix, low, high, float(1 - counts.trace() / counts.sum()), _bits(counts))
+
+
+def _bits(counts: np.ndarray) -> float:
+    """The mutual information of rows and columns, less what so few labels seem to tell by chance.
+
+    Of independent labels the plain estimate is above 0, on average by this correction (Miller 1955).
+    """
     joint = counts / counts.sum()
     independent = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0, keepdims=True)
-    told = joint[joint > 0] * np.log2(joint[joint > 0] / independent[joint > 0])
-    return Transition(counts, matrix, low, high, float(1 - joint.trace()), float(max(told.sum(), 0.0)))
+    told = (joint[joint > 0] * np.log2(joint[joint > 0] / independent[joint > 0])).sum()
+    cells, rows, columns = (np.count_nonzero(found) for found in (counts, counts.sum(1), counts.sum(0)))
+    freedom = max(cells - rows - columns + 1, 0)  # (k - 1)^2 where every cell was seen
+    return float(max(told - freedom / (2 * counts.sum() * np.log(2)), 0.0))
 
 
 def _wilson(hits: np.ndarray, totals: np.ndarray, z: float = 1.959964) -> tuple[np.ndarray, np.ndarray]:

@@ -158,6 +158,7 @@ class DualSplit:
     train: PairStream  # fresh pairs every epoch
     valid: ImageSet  # fixed pairs
     test: ImageSet  # fixed pairs
+    valid_images: tuple[ImageSet, ImageSet]  # what the validation pairs are made of
     test_images: tuple[ImageSet, ImageSet]  # what the test pairs are made of
     test_sides: tuple[np.ndarray, np.ndarray]  # which of them meet in each pair
 
@@ -179,12 +180,13 @@ def dual_cifar(
     on the same pairs; `seed` decides the training pairs alone.
     """
     train, valid = images.split(0.9, 0.1, seed=0, stratify=True)
-    halves = pair_groups(test, groups)
+    valid_halves, halves = pair_groups(valid, groups), pair_groups(test, groups)
     fixed = PairStream(*halves, n=fixed_pairs, weight=weight, seed=2)
     return DualSplit(
         PairStream(*pair_groups(train, groups), pairs_per_epoch, weight, seed, augment),
-        mix_pairs(*pair_groups(valid, groups), n=fixed_pairs, weight=weight, seed=1),
+        mix_pairs(*valid_halves, n=fixed_pairs, weight=weight, seed=1),
         fixed.epoch(0),
+        valid_halves,
         halves,
         fixed.plan(0).sides,
     )

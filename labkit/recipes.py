@@ -41,6 +41,7 @@ class Recipe:
     patience: int | None = None  # epochs without a better `monitor` before training stops
     monitor: str = "val_accuracy"  # of two heads, accuracy is their mean
     restore_best: bool = True
+    keep: str | None = None  # by what the best weights are chosen; None means by `monitor`
     label_smoothing: float = 0.0  # of the training labels; validation labels stay as they are
     loss: str = "crossentropy"
     loss_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
@@ -60,12 +61,19 @@ class Recipe:
     @property
     def mode(self) -> str:
         """Whether a better `monitor` is a larger or a smaller one."""
-        return "max" if self.monitor.endswith("accuracy") else "min"
+        return mode(self.monitor)
 
     @property
-    def needs_monitor(self) -> bool:
-        """Whether anything depends on the monitored number."""
-        return self.patience is not None or self.schedule == "plateau" or self.restore_best
+    def kept_by(self) -> str:
+        """The number by which the best weights are chosen."""
+        return self.keep or self.monitor
+
+    @property
+    def needs_validation(self) -> bool:
+        """Whether anything depends on a number that is measured on validation images."""
+        stops = self.patience is not None or self.schedule == "plateau"
+        watched = [self.monitor] * stops + [self.kept_by] * self.restore_best
+        return any(number.startswith("val_") for number in watched)
 
     def but(self, **changes: Any) -> "Recipe":
         """The same recipe with changes; a shorter run warms up for a shorter time."""
@@ -92,6 +100,11 @@ class Recipe:
         return ", ".join(part for part in _phrases(self) if part)
 
 
+def mode(number: str) -> str:
+    """Whether a better number is a larger or a smaller one."""
+    return "max" if number.endswith("accuracy") else "min"
+
+
 def _phrases(recipe: Recipe) -> Iterable[str]:
     """The parts of a recipe's one line, defaults left out."""
     yield f"{recipe.optimizer} at {recipe.lr:g}" + _if(recipe.momentum, " momentum {:g}")
@@ -107,7 +120,7 @@ def _phrases(recipe: Recipe) -> Iterable[str]:
     if recipe.patience is not None:
         yield f"stops after {recipe.patience} without a better {recipe.monitor}"
     if recipe.restore_best:
-        yield f"keeps the best {recipe.monitor}"
+        yield f"keeps the best {recipe.kept_by}"
     yield "" if recipe.loss == "crossentropy" else f"loss {recipe.loss}"
     yield _if(recipe.loss_options.get("q"), "q {:g}")
     yield _if(recipe.label_smoothing, "label smoothing {:g}")
@@ -126,6 +139,7 @@ def _check_words(recipe: Recipe) -> None:
         "optimizer": OPTIMIZERS,
         "schedule": SCHEDULES,
         "monitor": MONITORS,
+        "keep": (None, *MONITORS),
         "loss": tuple(LOSSES),
         "augment": AUGMENTATIONS,
         "precision": PRECISIONS,
@@ -247,10 +261,13 @@ REPORT003_ACCN = Recipe(
     min_lr=1e-9,
     patience=10,
     monitor="val_loss",
+    keep="val_accuracy",
     label_smoothing=0.1,
 )
 REPORT003_ACCNL = REPORT003_ACCN.but(epochs=100, patience=20)
-REPORT003_FMP3 = Recipe(epochs=100, batch_size=64, lr=1e-3, patience=10, monitor="val_loss")
+REPORT003_FMP3 = Recipe(
+    epochs=100, batch_size=64, lr=1e-3, patience=10, monitor="val_loss", keep="val_accuracy"
+)
 REPORT003_LACNN = REPORT003_ACCN.but(patience=20, plateau_patience=10, label_smoothing=0.0)
 
 REPORT004 = Recipe(epochs=50, batch_size=64, optimizer="sgd", lr=0.01, momentum=0.9, patience=10)

@@ -162,6 +162,8 @@ def _run(job: _Job, tuner: str, trials: int, seed: int, role: str | None) -> Non
     job.folder.mkdir(parents=True, exist_ok=True)
     if role == "worker":
         _tuner(job, tuner, trials, seed).search(verbose=0)
+        _await_others(job.folder)
+        _refuse_if_all_failed(job)
         return
     with FileLock(job.folder.with_name(f"{job.folder.name}.lock")):
         if _finished(job.folder, trials):
@@ -370,7 +372,7 @@ def _await_chief(host: str, port: int) -> None:
     """Wait until the chief answers, and say so; Keras Tuner would wait in silence."""
     end, told = time.monotonic() + PATIENCE, False
     while time.monotonic() < end:
-        with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=2):
+        if _answers(host, port):
             return
         if not told:
             say(f"no chief answers at {host}:{port} yet; waiting for {PATIENCE} seconds")
@@ -379,3 +381,31 @@ def _await_chief(host: str, port: int) -> None:
     raise RunError(
         f"No chief answered at {host}:{port}.", mend="start the process whose member is chief@host:port"
     )
+
+
+def _answers(host: str, port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=2):
+        return True
+    return False
+
+
+def _await_others(folder: Path) -> None:
+    """Wait until no trial is running: a worker that finds nothing left to start is done before the others."""
+    host, port = os.environ["KERASTUNER_ORACLE_IP"], int(os.environ["KERASTUNER_ORACLE_PORT"])
+    answered = True
+    while _running(folder):
+        if not answered:  # asked once more than needed, since the last trial may end in between
+            raise RunError(
+                f"The chief at {host}:{port} ended while a trial was running.",
+                mend="start the chief and its workers again",
+            )
+        answered = _answers(host, port)
+        time.sleep(0.5)
+
+
+def _running(folder: Path) -> bool:
+    """Whether a trial is running, by the files; one that is being written counts."""
+    try:
+        return any(_read(file)["status"] == "RUNNING" for file in _trial_files(folder))
+    except json.JSONDecodeError:
+        return True

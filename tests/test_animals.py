@@ -2,11 +2,14 @@
 
 import math
 import re
+import shutil
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+import jupytext
 import numpy as np
+import pandas as pd
 import papermill
 import pytest
 from PIL import Image
@@ -39,6 +42,8 @@ def start(tmp_path_factory):
 def run_of(name: str, test: float, *, seed: int = 0, classes=STAND_IN, kept: bool = False, **changes) -> Run:
     """A run as a record has it, of a network that was never trained; of four epochs the second is best."""
     part = {"accuracy": test, "n": 600, "interval": (test - 0.02, test + 0.02), "classes": list(classes)}
+    counts = [600 // len(classes)] * len(classes)
+    part |= {"confusion": np.diag(counts).tolist(), "fingerprint": "insects"}
     history = {
         "epoch": [1, 2, 3, 4],
         "accuracy": [0.5, 0.7, 0.8, 0.9],
@@ -50,9 +55,10 @@ def run_of(name: str, test: float, *, seed: int = 0, classes=STAND_IN, kept: boo
         "history": history,
         "best_epoch": 2,
         "seconds": 3600.0,
-        "recipe": {"restore_best": not name.endswith("_as_run")},
+        "recipe": {"restore_best": not name.endswith("_as_run"), "epochs": 4},
+        "hardware": {"cores": 2, "gpu": None},
         "model": {"parameters": {"total": 1000}},
-        "data": {"train": {"source": "folder insects", "n": 2_000}},
+        "data": {"train": {"source": "folder insects", "n": 2_000}, "valid": {"n": 300}},
         "metrics": {"test": {**part, "source": "folder insects"}},
     }
     return Run(f"animals/{name}", "0" * 16, Path() if kept else None, record | changes)
@@ -66,6 +72,11 @@ def records(monkeypatch):
         scoreboard, "recorded", lambda name="*": [run for run in found if fnmatchcase(run.name, name)]
     )
     return found
+
+
+def drawn(n: int = 2_000) -> dict:
+    """What a record says of synthetic training photos."""
+    return {"train": {"source": "synthetic", "n": n}, "valid": {"n": 300}}
 
 
 def three_seeds(name: str, *values: float) -> list[Run]:
@@ -102,6 +113,14 @@ def test_photos_are_read_once_and_split_as_in_the_report(settings):
 )
 def test_a_few_photos_do_where_a_step_is_all_that_is_shown(given, name, count):
     assert lab.few(chapters.settings("animals", given), name) == count
+
+
+def test_a_run_on_a_few_photos_is_a_check_whatever_its_network(settings):
+    few = {count for profile in lab.FEW.values() for count in profile.values()}
+    assert max(few) <= lab.CHECKED
+    made = {name: run_of(name, 0.2, data=drawn(lab.CHECKED)) for name in ("inception", "inception_as_run")}
+    made["simple"] = run_of("simple", 0.5, data=drawn(lab.CHECKED + 1))
+    assert list(results.results_only(made)) == ["simple"]
 
 
 def test_few_photos_are_enough_for_every_part(settings):
@@ -189,6 +208,19 @@ def test_weights_are_found_in_a_folder_by_the_backbones_name(settings, tmp_path)
     assert lab.weights(settings, "xception") is None and lab.weights(given("imagenet"), "x") == "imagenet"
 
 
+def test_missing_weights_are_missed_before_anything_trains(settings, tmp_path, monkeypatch):
+    given = replace(settings, own={**settings.own, "weights": str(tmp_path)})
+    with pytest.raises(ModelError, match="holds no weights of resnet50v2"):
+        lab.check_weights(given)
+    (tmp_path / "resnet50v2_notop.h5").write_bytes(b"no weights")
+    with pytest.raises(ModelError, match="does not fit"):
+        lab.check_weights(given)
+    monkeypatch.setattr(lab, "build", lambda *_: pytest.fail("built without need"))
+    lab.check_weights(settings)
+    source = (ROOT / "notebooks" / "animals.md").read_text(encoding="utf-8")
+    assert source.index("lab.check_weights(") < source.index("lab.trained(")
+
+
 def test_what_is_repeated_as_run_depends_on_the_profile():
     def names(profile, **given):
         return lab.slips(chapters.settings("animals", {"profile": profile, **given}))
@@ -220,7 +252,7 @@ def test_without_records_every_answer_says_so(records, settings):
     assert "not on record yet" in words.records_note().data
     assert "not on record yet" in words.to_expect().data
     assert "none yet" in words.pretrained_status({}, settings).data
-    assert "not on record yet" in words.summary({}, settings).data
+    assert "Networks from scratch on record: none yet" in words.summary({}, settings).data
     assert results.for_the_reader().to_html().count("not on record yet") == 6
     assert "not asked for" in results.beside("mid", {}).data
     assert results.best_and_last({}).empty and results.as_run_beside({}).empty
@@ -231,9 +263,6 @@ def test_a_page_without_weights_says_that_its_rows_are_checks(settings):
     assert "no results" in words.weights_note(settings).data
     real = replace(settings, profile="full", own={**settings.own, "weights": "imagenet"})
     assert "checks" not in words.weights_note(real).data
-    made = {"simple": run_of("simple", 0.5), "xception_transfer": run_of("xception_transfer", 0.2)}
-    assert list(results.results_only(made, settings)) == ["simple"]
-    assert results.results_only(made, real) == made
 
 
 @pytest.mark.parametrize(
@@ -280,7 +309,10 @@ def test_luck_counts_seeds_and_photos():
 
 def test_records_of_other_photos_are_called_stand_ins(records):
     records += three_seeds("simple", 0.5, 0.6)
-    assert "stand-in photos and not the report's data set" in words.records_note().data
+    told = words.records_note().data
+    assert "stand-in photos and not the report's data set" in told and "may recognise a source" in told
+    assert "2,000 training, 300 validation and 600 test photos of 3 classes" in told
+    assert "ant 200, bee 200, wasp 200" in told
     assert "recorded on stand-in photos** 0.5500 ± 0.0707 (2 seeds)" in results.beside("simple", {}).data
     records[:] = [run_of("simple", 0.7, classes=ANIMALS)]
     assert "stand-in" not in words.records_note().data + results.beside("simple", {}).data
@@ -295,8 +327,7 @@ def test_a_line_has_the_report_the_record_and_this_execution(records):
 
 
 def test_figures_are_drawn_of_records_where_this_execution_had_no_photos(records):
-    drawn = {"data": {"train": {"source": "synthetic", "n": 2_000}}}
-    made = {name: run_of(name, 0.2, kept=True, **drawn) for name in ("simple", "mid")}
+    made = {name: run_of(name, 0.2, kept=True, data=drawn()) for name in ("simple", "mid")}
     assert results.shown(lab.SCRATCH, made) == (made, "this execution, since none of them is on record yet")
     assert "this execution" in results.curves("simple", made)._suptitle.get_text()
     records.append(run_of("simple", 0.5))
@@ -304,9 +335,26 @@ def test_figures_are_drawn_of_records_where_this_execution_had_no_photos(records
     assert "recorded, seed 0" in results.curves("simple", made)._suptitle.get_text()
     own = {"simple": run_of("simple", 0.2, kept=True)}
     assert results.shown(lab.SCRATCH, own) == (own, "this execution")
-    table = results.scores(lab.SCRATCH, made)
-    assert table.loc["simple"].tolist() == [0.7695, 0.5, 0.2]
-    assert list(table.columns) == ["report 002, its photos", "recorded", "this execution"]
+    few = {"simple": run_of("simple", 0.2, kept=True, data={"train": {"source": "folder insects", "n": 16}})}
+    assert list(results.shown(lab.SCRATCH, few)[0].values()) == records
+
+
+def test_only_accuracies_on_enough_real_photos_share_an_axis(records):
+    records.append(run_of("simple", 0.5))
+    own = {"simple": run_of("simple", 0.2)}
+    assert results.scores(lab.SCRATCH, own).loc["simple"].tolist() == [0.7695, 0.5, 0.2]
+    few = {"train": {"source": "folder insects", "n": 16}}
+    for others in (drawn(), few):
+        table = results.scores(lab.SCRATCH, {"simple": run_of("simple", 0.2, data=others)})
+        assert list(table.columns) == ["report 002, its photos", "recorded"]
+
+
+def test_recorded_runs_are_the_longest_on_one_set_of_photos(records):
+    records += three_seeds("simple", 0.5, 0.6, 0.7)
+    records.append(run_of("simple", 0.1, recipe={"restore_best": True, "epochs": 2}))
+    other = {"accuracy": 0.9, "n": 50, "classes": list(STAND_IN), "fingerprint": "other insects"}
+    records.append(run_of("simple", 0.9, metrics={"test": other}))
+    assert results.recorded("simple").values == (0.5, 0.6, 0.7)
 
 
 def test_the_gap_is_that_of_the_weights_that_were_scored():
@@ -318,8 +366,26 @@ def test_the_gap_is_that_of_the_weights_that_were_scored():
 def test_the_last_epoch_stands_beside_the_best(records):
     records.append(run_of("mid", 0.6))
     table = results.best_and_last({"simple_as_run": run_of("simple_as_run", 0.5, kept=True)})
-    assert table.index.tolist() == ["simple, this execution", "mid, recorded"]
-    assert table.loc["mid, recorded"].tolist() == ["2", "4", "0.6000", "0.5000", "+10.0", "1.000", "1.400"]
+    assert table.index.tolist() == ["simple_as_run, this execution", "mid, recorded, seed 0"]
+    assert table.iloc[1].tolist() == ["2", "4", "0.6000", "0.5000", "+10.0", "1.000", "1.400"]
+
+
+def test_every_recorded_seed_is_shown_unless_the_reader_has_real_photos(records):
+    records += three_seeds("mid", 0.6, 0.7)
+    synthetic = {"mid": run_of("mid", 0.2, kept=True, data=drawn())}
+    assert results.best_and_last(synthetic).index.tolist() == [
+        "mid, recorded, seed 0",
+        "mid, recorded, seed 1",
+    ]
+    own = {"mid": run_of("mid", 0.2, kept=True)}
+    assert results.best_and_last(own).index.tolist() == ["mid, this execution"]
+
+
+def test_validation_of_the_tested_weights_stands_beside_the_test(records):
+    records += [*three_seeds("mid", 0.6, 0.7), run_of("mid_as_run", 0.5)]
+    table = results.recorded_validation_and_test()
+    assert table.loc["mid"].tolist() == ["2", "0.6500", "0.6500", "+0.0"]
+    assert table.loc["mid_as_run"].tolist() == ["1", "0.4000", "0.5000", "+10.0"]  # of the last epoch
 
 
 def test_as_run_stands_beside_as_meant(records):
@@ -333,15 +399,93 @@ def test_the_comparison_names_what_the_report_trained(records):
     table = results.pretrained_table({"simple": run_of("simple", 0.1)})
     assert "resnet50v2_partial, 52.9 M" in table.index and "simple, 0.7 M" in table.index
     assert list(table.columns) == ["report 002, its photos"] and len(table) == 13
-    assert "this execution" in results.pretrained_table({"xception_transfer": run_of("x", 0.9)})
+    made = {name: run_of(name, 0.9) for name in ("resnet50v2_partial", "xception_transfer")}
+    table = results.pretrained_table(made)
+    assert table["this execution"].dropna().index.tolist() == [
+        "resnet50v2_partial, 52.9 M (as meant 36.2 M)",
+        "xception_transfer, 18.4 M",
+    ]
 
 
 def test_the_final_network_is_chosen_by_validation(records):
-    made = {"simple": run_of("simple", 0.9, kept=True)}
+    made = {"simple": run_of("simple", 0.9, kept=True, data=drawn())}
     assert results.final(made) is made["simple"]
     records += [run_of("mid", 0.5), run_of("custom_resnet", 0.6)]
     assert results.final(made).name == "animals/custom_resnet"
     assert "names 60.0 % of 600 test photos rightly" in words.told(results.final(made)).data
+    own = {"simple": run_of("simple", 0.2, kept=True), "mid": run_of("mid", 0.1, kept=True)}
+    assert results.final(own) is own["simple"]
+
+
+def test_what_validates_best_is_the_epoch_that_was_kept(records):
+    late = run_of("mid", 0.6)
+    late.record["history"]["val_accuracy"][3] = 0.99  # an epoch whose weights nobody has
+    made = {"mid": late, "simple": run_of("simple", 0.7), "inception": run_of("inception", 1, data=drawn(16))}
+    assert results.final(made) is made["simple"]
+    assert results.best_here(dict.fromkeys(made), made) == "simple"
+    assert results.best_here({"inception": None}, made) is None
+
+
+def test_the_summary_names_a_best_network_only_of_several(records):
+    def told():
+        return words.summary({}, chapters.settings("animals", {})).data
+
+    records += three_seeds("simple", 0.5, 0.6)
+    assert "on record: simple." in told() and "validates best" not in told()
+    records.append(run_of("mid", 0.5))
+    records[-1].record["history"]["val_accuracy"][1] = 0.8  # validates better than it tests
+    assert "`mid` validates best; its test accuracy is 0.5000" in told()
+
+
+def test_what_the_reader_pays_is_recorded_or_counted(records):
+    page = results.for_the_reader().data.set_index("way")
+    assert page.loc["mobilenetv2, frozen", "features, once"] == "about 2 s, counted"
+    assert page.loc["mobilenetv2, frozen", "each training"] == "about 22 s, counted"  # of 20 million weights
+    assert "counted" in page.loc["mid from scratch", "each training"]
+    records += [run_of("mid", 0.5), run_of("mid", 0.5, seed=1, hardware={"cores": 16, "gpu": "H200"})]
+    records[-1].record["seconds"] = 1.0
+    row = results.for_the_reader(1_000).data.set_index("way").loc["mid from scratch"]
+    assert row["each training"] == "about 30 min, recorded"
+    assert "from 2,000 photos" in row["recorded here"]
+
+
+def test_costs_and_records_are_counted_alike(records):
+    records += three_seeds("simple", 0.5) + three_seeds("simple_as_run", 0.5)
+    assert "Runs on record: 2," in words.records_note().data
+    assert "Recorded runs so far: 2, 2.0 h in all" in words.to_expect().data
+    both, once = (words._work(profile, ["custom_resnet"]) for profile in ("quick", "smoke"))
+    macs = 1e6 * (474.18 + 332.56) * scoreboard.PASSES * 1_000 / scoreboard.THROUGHPUT
+    assert (both, once) == (results.spoken(5 * macs), results.spoken(macs))
+    assert words._work("quick", ["inception"]) == results.spoken(
+        5 * 1e6 * 7_546.61 * scoreboard.PASSES * 1_000 / scoreboard.THROUGHPUT
+    )
+
+
+def test_sentences_that_compare_are_computed(records, start, monkeypatch):
+    assert "+10.7 points in report 002; recorded: not on record yet" in words.step("mid", "simple").data
+    records += three_seeds("mid", 0.7, 0.7, 0.7) + three_seeds("simple", 0.5, 0.5, 0.5)
+    assert "recorded: +20.0 ±" in words.step("mid", "simple").data
+    assert "could look at 16," in words.cost_beside("inception", "custom_resnet").data
+    told = words.pretrained_in_report().data
+    assert "8 pretrained" in told and "4 of its 5" in told and "xception with partial" in told
+    table = pd.DataFrame({"parameters": [1, 3, 2], "accuracy": 0.9, "test_accuracy": [0.8, 0.6, 0.7]})
+    assert "Size alone orders them" in words.gaps(table).data
+    assert "does not order them" in words.gaps(table.assign(test_accuracy=[0.8, 0.6, 0.5])).data
+    assert "takes two networks" in words.gaps(table[:1]).data
+    told = words.counts_line({"mobilenetv2": start}, lab.MODES).data
+    assert "`transfer`: equal; `finetune`: equal; `partial`: differs" in told
+    monkeypatch.setattr(results, "REPORTED_CLASSES", 4)
+    assert "cannot be compared" in words.counts_line({"mobilenetv2": start}, lab.MODES).data
+
+
+def test_sizes_are_those_of_the_networks_at_hand(records):
+    networks = {"simple": models.build("simple", input_shape=(80, 80, 3), classes=2)}
+    counted = models.counts(networks["simple"]).total
+    page = results.from_scratch({}, networks).data.set_index("network")
+    assert page["parameters"].tolist() == [f"{counted:,}", "–", "–", "–", "–"] and counted != 188_677
+    head = networks["simple"].layers[-1].count_params()
+    assert f"{head:,} of its {counted:,} parameters" in words.last_layer(networks).data
+    assert "not among the networks" in words.last_layer({}).data
 
 
 def test_258_and_256_make_the_same_steps(settings):
@@ -416,13 +560,25 @@ def test_sizes_are_those_of_the_files(odd_photos, settings):
     assert table["width"].tolist()[::4] == [3, 140] and table["height"].tolist()[::4] == [2, 301]
     assert "12 of 12 files" in table.index.name and "2 P" in table.index.name
     assert "no other size" in results.sizes(settings).data
+    packed = odd_photos.parent / "odd.zip"
+    packed.touch()
+    assert "were packed" in results.sizes(replace(settings, data=str(packed))).data
 
 
-def test_the_whole_notebook_runs_on_two_classes_of_three_odd_photos(odd_photos, tmp_path):
-    given = {"data": str(odd_photos), "runs": str(tmp_path / "runs"), "models": "simple,custom_resnet"}
-    given |= {"backbones": "mobilenetv2", "modes": "transfer"}
+@pytest.mark.parametrize(
+    ("part", "called", "given"),
+    [
+        ("", "odd", {"models": "simple,custom_resnet", "modes": "transfer"}),
+        ("moved", "moved", {"models": "simple", "modes": "finetune,partial"}),  # class folders alone
+    ],
+)
+def test_the_whole_notebook_runs_on_two_classes_of_three_odd_photos(
+    odd_photos, tmp_path, part, called, given
+):
+    folder = shutil.copytree(odd_photos / "train", tmp_path / part) if part else odd_photos
+    given |= {"data": str(folder), "runs": str(tmp_path / "runs"), "backbones": "mobilenetv2"}
     done = papermill.execute_notebook(
-        ROOT / "notebooks" / "animals.ipynb",
+        jupytext.read(ROOT / "notebooks" / "animals.md"),
         tmp_path / "out.ipynb",
         parameters=given,
         progress_bar=False,
@@ -432,7 +588,7 @@ def test_the_whole_notebook_runs_on_two_classes_of_three_odd_photos(odd_photos, 
     page = "\n".join(
         str(output) for cell in done.cells if cell.cell_type == "code" for output in cell.outputs
     )
-    assert "architecture checks" in page and "folder odd" in page
+    assert "architecture checks" in page and f"folder {called}" in page
     assert "`inception` is not among the networks of this execution" in page
 
 

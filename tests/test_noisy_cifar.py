@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from labkit import chapters, labels, models, protocols, runs, scoreboard, training
-from labkit.data import ImageSet
+from labkit.data import ImageSet, mistakes
 from labkit.errors import ParameterError
 from labkit.experiments import noisy_cifar as lab
 from labkit.experiments import noisy_cifar_results as found
@@ -188,6 +188,28 @@ def test_unseen_images_are_no_others_and_a_folder_without_any_gives_none(setting
     assert lab.unseen(replace(settings, data=str(tmp_path))) is None
 
 
+def test_a_course_folder_without_test_labels_takes_the_official_test_images_beside_it(settings, tmp_path):
+    folder = mistakes.course_folder(tmp_path)
+    assert lab.unseen(replace(settings, data=str(folder), n=None)) is None
+    lab._unseen.cache_clear()
+    mistakes.cifar10_folder(tmp_path, n=2)
+    whole = lab.unseen(replace(settings, data=str(folder), n=None))
+    assert len(whole) == 2 and "test images" in whole.source
+    assert len(lab.unseen(replace(settings, data=str(tmp_path), n=10))) == 1
+
+
+def test_predictions_are_scored_on_images_that_no_brief_network_learnt_from(tmp_path):
+    settings = replace(chapters.settings("noisy_cifar", {"runs": str(tmp_path)}), n=600)
+    test, apart = lab.split(settings).test, lab.fresh(settings, ["histogram_baseline", "cnn1", "vgg"])
+    few = lab.split(lab.brief(settings, "vgg"))
+    learnt = {image.tobytes() for part in (few.noisy, few.valid, few.judge_train) for image in part.images}
+    assert any(image.tobytes() in learnt for image in test.images)
+    assert len(apart) and not any(image.tobytes() in learnt for image in apart.images)
+    assert (
+        lab.fresh(settings, ["histogram_baseline", "cnn1", "cnn2_filter"]).fingerprint() == test.fingerprint()
+    )
+
+
 def test_a_test_folder_without_labels_can_be_predicted(settings, tmp_path):
     import cv2
 
@@ -222,12 +244,18 @@ def test_the_plan_follows_the_chosen_models(tmp_path):
     assert plan().cleaned == ("vgg_cleaner", "vgg_model2", "vgg_mixup")
     assert plan(models="cct").cleaned[0] == "cct_cleaner"
     only = plan(models=["cnn2"])
-    assert only == lab.Plan((), ("cnn2_filter",), (), ())
+    assert only == lab.Plan((), ("cnn2_filter",), (), (), ())
+    assert plan(models="vgg").copied == ("vgg_copied_decay",)
+    assert plan(models="cct").copied == plan(profile="quick").copied == ()
 
 
-def fake(name, *, source="folder noisy_cifar", **metrics):
+def fake(name, *, source="folder noisy_cifar", n=44_000, epochs=10, seconds=30.0, **metrics):
     """As much of a run as the tables read."""
-    record = {"data": {"train": {"source": source}}}
+    record = {
+        "data": {"train": {"source": source, "n": n}},
+        "recipe": {"epochs": epochs},
+        "seconds_per_epoch": seconds,
+    }
     return SimpleNamespace(name=f"noisy_cifar/{name}", folder=None, metrics=metrics, record=record)
 
 
@@ -273,6 +301,8 @@ def test_the_floor_of_clipped_outputs_is_the_one_worked_out_from_the_report():
 
 def test_the_converted_decay_is_the_reports_and_the_copied_one_a_thousandth():
     table = found.decays()["epochs to half a weight"]
+    steps = math.ceil(40_500 / 128)  # the report trained on nine tenths of images 5,000 to 49,999
+    assert table.iloc[0] == pytest.approx(math.log(2) / 1e-4 / steps)
     assert table.iloc[0] == pytest.approx(table.iloc[2])
     assert table.iloc[1] == pytest.approx(1000 * table.iloc[0])
 
@@ -295,22 +325,73 @@ def test_the_leak_is_what_a_model_does_better_on_images_whose_answers_it_saw(com
     table = found.leak({"leaky": as_run, "honest": honest})
     assert table["test minus unseen"].tolist() == pytest.approx([0.2, 0])
     committed.append(honest)
-    assert "no record of it yet under the protocol `report000`" in says.leaked("vgg_model2")
+    assert "0.7000 with the images kept apart" in says.leaked()
+    assert "Without a record under the protocol `report000` yet: `vgg_model2`" in says.leaked()
     committed.append(as_run)
-    assert "20.0 points of difference" in says.leaked("vgg_model2")
+    assert "0.9000 run as the report did, and 0.7000 with" in says.leaked()
+
+
+def test_the_leak_is_more_than_chance_or_said_to_be_none(committed):
+    def leaky(test, unseen):
+        return fake("cct_model2-report000", test=scored(test), unseen=scored(unseen))
+
+    committed.append(leaky([[900, 100], [100, 900]], [[700, 300], [300, 700]]))
+    assert "20.0 points of its test accuracy come from having seen the answers" in says.leaked()
+    committed[:] = [leaky([[700, 300], [300, 700]], [[705, 295], [295, 705]])]
+    assert "-0.5 points between the two are within the 2.8 that chance allows" in says.leaked()
+
+
+def test_both_ways_shows_all_records_and_trains_only_what_was_asked_for(committed, settings, monkeypatch):
+    test = scored([[60, 20], [10, 70]])
+    committed += [fake("vgg_model2-report000", test=test), fake("resnet8_model2-honest", test=test)]
+    trained = []
+
+    def run(settings, name):
+        trained.append((name, settings.protocol))
+        return fake(name, test=test)
+
+    monkeypatch.setattr(lab, "run", run)
+    on_record = {"resnet8_model2, images kept apart, on record", "vgg_model2, test labels leak, on record"}
+    assert set(found.both_ways(replace(settings, models=("cnn1",)))) == on_record and not trained
+    both = found.both_ways(replace(settings, models=("cnn1", "cct", "resnet44"), profile="full"))
+    assert trained == [("cct_model2", "report000"), ("cct_model2", "honest")]
+    assert set(both) - on_record == {
+        "cct_model2, test labels leak, here",
+        "cct_model2, images kept apart, here",
+    }
 
 
 def test_runs_on_few_images_say_only_that_they_ran():
-    few, enough = (
+    tested = scored([[60, 20], [10, 70]], interval=(0.75, 0.86))
+    brief, untested, enough = (
+        fake("vgg-honest", n=1_760, epochs=1, test=tested),
         fake("vgg-honest", test=scored([[4, 6], [5, 5]])),
-        fake("cnn1-honest", test=scored([[60, 20], [10, 70]])),
+        fake("cnn1-honest", test=tested),
     )
-    few.record["data"] = {"train": {"n": 88}}
-    enough.metrics["test"]["interval"] = (0.75, 0.86)
-    assert found.spoken(few) == "ran on 88 images"
+    assert found.spoken(brief) == "ran on 1,760 images"
+    assert found.spoken(untested) == "ran on 44,000 images"
     assert found.spoken(enough) == "0.812 (0.75–0.86)"
-    assert found.in_earnest({"few": few, "enough": enough}) == {"enough": enough}
-    assert found.in_earnest({"few": few}) == {"few": few}
+    assert found.in_earnest({"brief": brief, "untested": untested, "enough": enough}) == {"enough": enough}
+    assert found.in_earnest({"brief": brief}) == {}
+
+
+def test_times_are_of_runs_in_earnest_and_a_cleaner_has_a_size_of_its_own(committed):
+    committed.append(fake("cnn1-honest", seconds=29.86))
+    tested = scored([[60, 20], [10, 70]])
+    here = {
+        "cnn1": fake("cnn1-honest", source="synthetic", n=88, epochs=1, seconds=0.2, test=tested),
+        "resnet8": fake("resnet8-honest", n=20_000, seconds=11.0, test=tested),
+    }
+    table = found.costs(["cnn1", "resnet8", "resnet8_cleaner", "resnet8_model2"], here)
+    assert table["recorded (images)"].tolist() == ["29.9 (44,000)", *["–"] * 3]
+    assert table["here (images)"].tolist() == ["–", "11.0 (20,000)", "–", "–"]
+    assert table["parameters"].tolist() == [319_178, 103_306, 112_818, 103_306]
+
+
+def test_the_costs_say_which_network_is_small_and_which_is_light():
+    assert (
+        "`cnn1` has 3.1 times as many as `resnet8`, which takes 1.8 times the multiply-adds" in says.costly()
+    )
 
 
 def test_each_figure_takes_the_record_of_its_own_protocol_then_any_other_then_what_was_drawn(committed):
@@ -328,6 +409,119 @@ def test_each_figure_takes_the_record_of_its_own_protocol_then_any_other_then_wh
     assert "`honest`" in source
     own = {"vgg": fake("vgg-honest", test=scored([[60, 20], [10, 70]]))}
     assert found.to_show(["vgg", "cct"], own, "honest") == (own, "this execution")
+    brief = {"vgg": fake("vgg-honest", n=1_760, epochs=1, test=scored([[60, 20], [10, 70]]))}
+    assert found.to_show(["vgg"], brief, "honest")[0]["vgg"] is committed[-1]
+
+
+def test_the_summary_takes_the_readers_real_runs_before_any_record(committed, settings):
+    committed.append(fake("cnn1-honest", test=scored([[90, 10], [10, 90]])))
+    drawn = {"cnn1": fake("cnn1-honest", source="synthetic", test=scored([[60, 40], [40, 60]]))}
+    real = {"cnn1": fake("cnn1-report001", test=scored([[70, 30], [30, 70]]))}
+    assert "0.900 with `cnn1`" in says.summary(settings, drawn)
+    assert "On the course's data" in says.summary(settings, drawn)
+    under = lab.under(settings, "report001")
+    assert "0.700 with `cnn1`" in says.summary(under, real)
+    assert "In this execution, under the protocol `report001`" in says.summary(under, real)
+    committed.clear()
+    assert "0.600 with `cnn1`" in says.summary(settings, drawn) and "drawn" in says.summary(settings, drawn)
+
+
+def test_the_profiles_name_the_networks_that_train_in_earnest():
+    smoke, quick = (line for line in says.profiles().splitlines() if "meant to stay within" in line)
+    assert "`cnn1` and `cnn2` train for 12 epochs" in smoke and "a set of 100" in smoke
+    assert "`vgg` and `resnet8` train for 5 epochs" in quick and "a set of 2,000" in quick
+
+
+def baseline():
+    """A record that holds the noise of pairs, unlike what the settings draw."""
+    flipped = (np.array([[6, 4], [0, 10]])[:, :, None, None] * np.eye(5, dtype=int)).transpose(0, 2, 1, 3)
+    return fake("histogram_baseline-honest", given_labels={"confusion": flipped.reshape(10, 10).tolist()})
+
+
+def test_drawn_images_show_the_noise_on_record_unless_the_reader_chose_another(committed, settings):
+    noisy = lab.images(settings)
+    here = labels.transition(noisy.labels, noisy.true_labels, 10)
+    assert found.noise_to_draw(settings, here) == (here, "the labels of this page")
+    committed.append(baseline())
+    drawn, origin = found.noise_to_draw(settings, here)
+    assert drawn.rate == pytest.approx(0.2) and "a record on the course's data" in origin
+    chosen = replace(settings, own={**settings.own, "noise_kind": "pair_flip"})
+    assert found.noise_to_draw(chosen, here)[0] is here
+    assert found.noise_to_draw(replace(settings, data="/folder"), here)[0] is here
+
+
+def test_class_shares_come_from_the_noise_that_is_drawn():
+    noise = found.noise(baseline())
+    shares = found.frequencies(noise)
+    assert shares["true labels"].counts().tolist() == [10] * 10
+    assert shares["labels as given"].counts().tolist() == [6] * 5 + [14] * 5
+    assert "changes by more than 4.0 points, although 20.0% of the labels" in says.counted(noise)
+
+
+def test_corrections_stand_beside_what_was_trained_on_them(committed):
+    judged = {"n": 100, "precision": 0.5, "recall": 0.5, "residual_noise": 0.3, "kept": 1.0}
+    committed += [
+        fake("vgg_cleaner-honest", test=scored([[1, 0], [0, 1]]), corrections=judged),
+        fake("vgg_model2-honest", test=scored([[70, 30], [30, 70]])),
+        fake("vgg_mixup-honest", test=scored([[80, 20], [20, 80]])),
+        fake("vgg_gce-honest", test=scored([[65, 35], [35, 65]])),
+        fake("cnn2_filter-honest", test=scored([[60, 40], [40, 60]]), corrections=judged | {"kept": 0.2}),
+    ]
+    table = found.corrections(found.to_show(found.JUDGED, {}, "honest")[0])
+    assert table["test accuracy"].to_dict() == {"vgg_cleaner": 0.7, "vgg_gce": 0.65, "cnn2_filter": 0.6}
+    assert table["with mixup"].dropna().to_dict() == {"vgg_cleaner": 0.8}
+    assert np.isnan(table.loc["vgg_gce", "kept"])
+    here = labels.transition(np.arange(20) % 10, np.arange(20) % 10, 10)
+    assert "most labels are left by `vgg_cleaner`, 100%" in says.judged(table, here, "this execution")
+
+
+def test_published_accuracies_stand_beside_ours_and_are_worked_out(committed):
+    ours = fake("cnn1-honest", test=scored(np.eye(10) * 10), test_given=scored(np.eye(10)))
+    table = found.agreement({"cnn1 (report001)": ours}, np.eye(10))
+    training, test = found.PUBLISHED
+    assert (table.loc["cnn1 (report001)", training], table.loc["cnn1 (report001)", test]) == (0.3379, 0.4560)
+    assert (table.loc["resnet44", training], table.loc["resnet44", test]) == (0.3138, 0.6724)
+    assert set(table.index) == {*lab.MODEL1} - {"cnn1"} | {"cnn1 (report001)"}
+    assert "not on record" in says.worked()
+    committed.append(baseline())
+    assert "0.6724 × 0.8000 + 0.3276 × 0.0222 = 0.5452 of the given labels" in says.worked()
+
+
+def test_the_filters_and_the_fields_answers_are_told_from_runs_in_earnest(committed):
+    judged = {"kept": 0.24, "residual_noise": 0.13}
+    run = fake("cnn2_filter-report001", test=scored([[60, 40], [40, 60]]), corrections=judged)
+    assert says.filtered({}, "honest") == "No filter has been run on enough images yet."
+    committed += [run, fake("cnn2_stage1-report001", test=scored([[5, 5], [5, 5]]))]
+    assert "agrees with 24.0%" in says.filtered({}, "honest")
+    assert "names 0.600 of the test images, where the first named 0.500." in says.filtered({}, "honest")
+    assert "None of the three" in says.answered({}, "honest")
+    committed += [
+        fake("vgg_gce-honest", test=scored([[70, 30], [30, 70]])),
+        fake("vgg_forward-honest", test=scored([[60, 40], [40, 60]])),
+        fake("vgg-honest", test=scored([[65, 35], [35, 65]])),
+    ]
+    told = says.answered({}, "honest")
+    assert "`vgg_gce` names most, 0.700" in told and "as given, `vgg` names 0.650." in told
+
+
+def test_the_sizes_behind_validation_are_those_of_the_protocols(settings):
+    assert found.course_sizes("report000") | {"noisy": 40_500, "valid": 4_500} == found.course_sizes(
+        "report000"
+    )
+    here = labels.transition(np.arange(20) % 10, np.arange(20) % 10, 10)
+    told = says.validated(here, lab.split(settings))
+    assert "the 4,500 labels that report 000 validates on" in told
+    assert "`honest` sets 1,000 true labels aside" in told and "under `honest`, 2 images validate" in told
+    assert "no image validates" in says.validated(here, lab.split(lab.under(settings, "report001")))
+
+
+def test_the_three_functions_are_told_by_their_accuracies():
+    import pandas as pd
+
+    table = pd.DataFrame({"accuracy": [0.2, 0.5, 0.4]}, index=["baseline", "model_1", "model_2"])
+    assert says.predicted(table, 510) == (
+        "Of the 510 test images on this page, `model_1` names 0.500, `model_2` 0.400 and `baseline` 0.200."
+    )
 
 
 def test_what_has_no_record_says_what_it_would_take(committed):
@@ -337,17 +531,20 @@ def test_what_has_no_record_says_what_it_would_take(committed):
     assert "All of them" in says.missing(["vgg"], "honest")
 
 
-def test_the_best_model_is_chosen_among_those_validated_on_the_most_images():
-    def run(n, *values):
-        return SimpleNamespace(
-            record={"data": {"valid": {"n": n}}, "history": {"val_accuracy": list(values)}}
-        )
+def test_the_best_model_is_chosen_among_those_validated_on_the_same_images_and_labels(settings):
+    def run(fingerprint, *values):
+        valid = fingerprint and {"n": 500, "fingerprint": fingerprint}
+        history = {"val_accuracy": list(values)} if values else {}
+        return SimpleNamespace(record={"data": {"valid": valid}, "history": history})
 
-    assert (
-        found.best({"brief": run(2, 1.0), "first": run(500, 0.3, 0.2), "second": run(500, 0.1, 0.4)}, "")
-        == "second"
-    )
-    assert found.best({}, "cnn1") == "cnn1"
+    valid = lab.split(settings).valid
+    ours = valid.fingerprint()
+    runs = {"cleaned": run("other", 1.0), "first": run(ours, 0.3, 0.2), "second": run(ours, 0.1, 0.4)}
+    assert found.best(runs, valid, "") == "second"
+    brief = {"first": run("brief", 0.1), "second": run("brief", 0.2), "third": run("other", 0.9)}
+    assert found.best(brief, valid, "") == "second"
+    assert found.best({"first": run(None), "second": run(None)}, None, "") == "first"
+    assert found.best({}, valid, "cnn1") == "cnn1"
 
 
 def test_tables_for_the_page_hold_text_without_gaps():

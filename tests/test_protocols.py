@@ -111,9 +111,10 @@ def test_dual_pairs_come_from_disjoint_images_and_stay_fixed():
     split, other = (
         protocols.dual_cifar(images, test, pairs_per_epoch=64, fixed_pairs=32, seed=seed) for seed in (0, 1)
     )
-    parts = [split.train.first, split.train.second]
-    train = numbers(parts[0]) | numbers(parts[1])
-    assert len(train) == 900
+    parts = ((split.train.first, split.train.second), split.valid_images, split.test_images)
+    train, valid, tested = (numbers(first) | numbers(second) for first, second in parts)
+    assert (len(train), len(valid), len(tested)) == (900, 100, 200)
+    assert not train & valid
     assert split.valid.fingerprint() == other.valid.fingerprint()
     assert split.test.fingerprint() == other.test.fingerprint()
     assert split.train.epoch(0).fingerprint() != other.train.epoch(0).fingerprint()

@@ -41,6 +41,11 @@ def test_recipes_are_those_of_the_reports():
     assert RECIPES["report002_finetune_resnet50v2"].lr == 5e-5
     assert {RECIPES[name].batch_size for name in RECIPES if name.startswith("report002")} == {258}
     assert RECIPES["report003_accn"].mode == "min"
+    kept = {recipe.kept_by for name, recipe in RECIPES.items() if name.startswith("report003")}
+    assert kept == {"val_accuracy"}  # the mean of both heads
+    assert "stops after 10 without a better val_loss, keeps the best val_accuracy" in str(
+        RECIPES["report003_accn"]
+    )
     assert RECIPES["report004"].momentum == 0.9
 
 
@@ -50,6 +55,7 @@ def test_recipes_are_those_of_the_reports():
         ({"optimizer": "adamm", "lr": 1}, "Did you mean 'adam'"),
         ({"schedule": "cosin"}, "Did you mean 'cosine'"),
         ({"monitor": "val_f1"}, "val_accuracy"),
+        ({"keep": "val_acc"}, "Did you mean 'val_accuracy'"),
         ({"augment": "mix-up"}, "Did you mean 'mixup'"),
         ({"loss": "mse"}, "crossentropy"),
         ({"precision": "float16"}, "mixed_bfloat16"),

@@ -361,6 +361,13 @@ def test_two_heads_are_watched_by_their_mean_accuracy(tmp_path, images):
         means = (history[f"{part}first_accuracy"] + history[f"{part}second_accuracy"]) / 2
         assert np.allclose(history[f"{part}accuracy"], means)
     assert history["val_accuracy"][whole.best_epoch - 1] == history["val_accuracy"].max()
+    heavy = recipe.but(epochs=3, lr=10.0, monitor="val_loss")  # so large that loss and accuracy part
+    by_loss, by_accuracy = (
+        training.fit(two_headed(), stream, valid, heavy.but(keep=keep)) for keep in (None, "val_accuracy")
+    )
+    losses, accuracies = by_loss.history["val_loss"], by_accuracy.history["val_accuracy"]
+    assert losses[by_loss.best_epoch - 1] == losses.min()
+    assert accuracies[by_accuracy.best_epoch - 1] == accuracies.max()
     training.fit(two_headed(), stream, valid, recipe, run="tests/two", runs=tmp_path, until=2)
     resumed = training.fit(two_headed(), stream, valid, recipe, run="tests/two", runs=tmp_path)
     assert resumed.history.drop(columns="seconds").equals(history.drop(columns="seconds"))

@@ -245,6 +245,36 @@ def test_a_worker_says_that_no_chief_answers(tmp_path, monkeypatch, capsys):
     assert "KERASTUNER_TUNER_ID" not in os.environ
 
 
+@pytest.fixture
+def shared(tmp_path, monkeypatch):
+    """The folder of a search of several processes, in which one trial is still running."""
+    monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
+    monkeypatch.setenv("KERASTUNER_ORACLE_PORT", "1")
+    for number, status in enumerate(("COMPLETED", "RUNNING")):
+        (tmp_path / f"trial_{number}").mkdir()
+        (tmp_path / f"trial_{number}" / "trial.json").write_text(json.dumps({"status": status}))
+    return tmp_path
+
+
+def test_a_worker_waits_until_the_others_have_ended_their_trials(shared, monkeypatch):
+    file, asked = shared / "trial_1" / "trial.json", []
+
+    def answering(*_):
+        asked.append("chief")
+        file.write_text("{" if len(asked) == 1 else json.dumps({"status": "COMPLETED"}))
+        return True
+
+    monkeypatch.setattr(tuning, "_answers", answering)
+    tuning._await_others(shared)
+    assert len(asked) == 2  # neither a running trial nor a file cut short is an end
+
+
+def test_a_worker_does_not_wait_for_a_trial_whose_chief_is_gone(shared, monkeypatch):
+    monkeypatch.setattr(tuning, "_answers", lambda *_: False)
+    with pytest.raises(RunError, match="ended while a trial was running"):
+        tuning._await_others(shared)
+
+
 def penalties(model):
     """The L2 penalty of each layer that has a kernel."""
     layers = [layer for layer in model.layers if getattr(layer, "kernel_regularizer", None)]
@@ -349,8 +379,7 @@ def test_a_chief_and_two_workers_share_a_search_and_survive_a_kill(tmp_path):
         rows = rows_of(chief)
         assert [row[1] for row in rows] == ["completed"] * 4
         assert rows == alone  # random search: the same trials, whoever trains them
-        assert rows_of(one)
-        assert rows_of(two)
+        assert rows_of(one) == rows_of(two) == alone
         names = [entry.name.split("-")[0] for entry in (folder / "test").glob("tuned.trial*")]
         assert sorted(names) == [f"tuned.trial{number}" for number in range(4)]
     finally:

@@ -79,6 +79,18 @@ def _classes(folder: Path) -> dict[str, Path]:
     return found
 
 
+def _above_classes(folder: Path) -> Path | None:
+    """The one folder inside that has folders of its own, where none has photos, so that none is a class."""
+    inside = _folders(folder)
+    holders = [path for path in inside if _folders(path)]
+    photos = any(file.suffix.lower() in PHOTO_SUFFIXES for path in inside for file in path.iterdir())
+    return holders[0] if len(holders) == 1 and not photos else None
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.is_dir() and not _ignored(path.name)]
+
+
 def _photos(folder: Path) -> cache.Listing:
     photos = [entry for entry in cache.scan(folder) if not _ignored(entry[0])]
     for name, _, _ in photos:
@@ -123,6 +135,8 @@ def _check_place(folder: Path) -> None:
         (folder.parent / part).is_dir() for part in {"train", "valid"} - {folder.name}
     ):
         mend = f"give the folder above it, {folder.parent}"
+    elif above := _above_classes(folder):
+        mend = f"give the folder inside it, {above}"
     elif (folder.parent.parent / "train").is_dir() and (folder.parent.parent / "valid").is_dir():
         mend = f"give the folder two levels above it, {folder.parent.parent}"
     else:

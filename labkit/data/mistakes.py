@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import shutil
 import struct
 import tarfile
 import tempfile
@@ -402,11 +403,22 @@ _ARCHIVES: dict[str, Spoil] = {
     "no archive": _packed(lambda path: path.write_bytes(b"<html>not found</html>")),
     "other contents": lambda folder: _packed(lambda path: None)(_emptied(folder)),
 }
+
+
+def _above_classes(folder: Path) -> Path:
+    shutil.rmtree(folder / "valid")
+    for path in list((folder / "train").iterdir()):
+        path.rename(folder / path.name)
+    (folder / "train").rmdir()
+    return folder.parent
+
+
 _PHOTO = "train/cat/0.jpg"
 _PHOTOS: dict[str, Spoil] = {
     "the folder above": lambda folder: folder.parent,
     "the folder below": lambda folder: folder / "train",
     "two folders below": lambda folder: folder / "train/cat",
+    "the folder above, with no train and valid": _above_classes,
     "no valid": _moved(("valid", "validation")),
     "an empty class": _without("train/cat/*"),
     "one class only": _moved(("train/cat", "train/.cat"), ("valid/cat", "valid/.cat")),

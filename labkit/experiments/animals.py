@@ -31,7 +31,7 @@ FEW = {
     "quick": {"inception": 16},
     "full": {},
 }
-CHECKED = 16  # photos for a backbone without weights, which has nothing to show but that it trains
+CHECKED = 16  # photos at most in a run that has nothing to show but that its network trains
 Parts = tuple[ImageSet, ImageSet, ImageSet]
 
 
@@ -57,6 +57,11 @@ def few(settings: Settings, name: str) -> int | None:
     """How many photos a network is shown where that is to prove no more than that it trains."""
     checked = CHECKED if name in BACKBONES and settings.weights == "none" else None
     return FEW[settings.profile].get(name, checked)
+
+
+def is_check(run: Run) -> bool:
+    """Whether a run saw so few photos that it proves no more than that its network trains."""
+    return run.record["data"]["train"]["n"] <= CHECKED
 
 
 def photos(settings: Settings, name: str) -> Parts:
@@ -90,6 +95,13 @@ def weights(settings: Settings, backbone: str) -> str | None:
             mend="put the file there, leave the backbone out of backbones=, or say weights='none'.",
         )
     return str(found[0])
+
+
+def check_weights(settings: Settings) -> None:
+    """Fetch and load the weights of every backbone once: what is missing is told before anything trains."""
+    if settings.weights != "none":
+        for backbone in settings.backbones:
+            build(settings, backbone)
 
 
 def _holds(path: Path, backbone: str) -> bool:

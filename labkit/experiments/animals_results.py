@@ -1,9 +1,11 @@
 """What chapter 2 shows of its experiments: tables and pictures made from runs and committed records."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean, median
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -18,7 +20,7 @@ from labkit.chapters import Settings
 from labkit.data import ImageSet
 from labkit.data.decode import PHOTO_SUFFIXES
 from labkit.data.names import ANIMALS
-from labkit.experiments.animals import BACKBONES, MODES, SCRATCH, Start, few
+from labkit.experiments.animals import BACKBONES, MODES, SCRATCH, Start, is_check
 from labkit.experiments.registry import place
 from labkit.models import pixels
 from labkit.plots import look
@@ -33,13 +35,18 @@ REPORTED_SIZE, REPORTED_CLASSES = 100, 5  # what the report's counts are for
 LOOKED_AT = 500  # photo files whose headers are read for their sizes
 READER = 2_000  # photos of a reader without a GPU
 UNTRIED = "not on record yet"
+REPORT = "report 002, its photos"  # the column of the report's figures
 FLAT = 20  # layers from which on the picture of a network is wider than high
 PRETRAINED = tuple(f"{backbone}_{mode}" for backbone in BACKBONES for mode in MODES)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far one network's test accuracy lies above another's, in points, and how far luck may carry it."""
+    """How far one network's test accuracy lies above another's, in points, and how far luck may carry it.
+
+    The luck is that of two sets of test photos. Both networks are tested on the same, and tend to fail on the
+    same of them, so that it is an upper bound.
+    """
 
     points: float
     luck: float
@@ -59,8 +66,20 @@ def published() -> pd.DataFrame:
 
 
 def recorded(name: str) -> Side:
-    """The committed runs of one experiment on real photos, all seeds of it."""
-    return Side("test_accuracy", tuple(scoreboard.recorded(f"animals/{name}")))
+    """The committed runs of one experiment on real photos: all seeds of the longest, on one set of photos."""
+    found = [run for run in _comparable_records() if run.name == f"animals/{name}"]
+    return Side("test_accuracy", tuple(scoreboard.longest(found)))
+
+
+def _comparable_records() -> list[Run]:
+    """The chapter's records that were tested on the photos that most of them were tested on."""
+    found = scoreboard.recorded("animals/*")
+    tested = Counter(map(_tested_on, found))
+    return [run for run in found if _tested_on(run) == max(tested, key=tested.__getitem__)]
+
+
+def _tested_on(run: Run) -> str | None:
+    return run.metrics.get("test", {}).get("fingerprint")
 
 
 def spoken(seconds: float) -> str:
@@ -82,10 +101,11 @@ def stand_in(run: Run) -> bool:
 
 def sizes(settings: Settings) -> Any:
     """Widths and heights of the photos before they are made square; a sentence where no file is there."""
-    folder = Path(place(settings, "animals")).expanduser()
+    folder, side = Path(place(settings, "animals")).expanduser(), settings.image_size
+    if settings.data == "synthetic":
+        return Markdown(f"These images are drawn as {side}×{side} pixels, and have no other size.")
     if not folder.is_dir():
-        side = settings.image_size
-        return Markdown(f"These images come as {side}×{side} pixels; there is no other size to look at.")
+        return Markdown(f"These photos were packed; they are read as {side}×{side} pixels.")
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES)
     chosen = (
         [files[k * len(files) // LOOKED_AT] for k in range(LOOKED_AT)] if len(files) > LOOKED_AT else files
@@ -162,12 +182,16 @@ def picture(name: str, networks: Mapping[str, keras.Model]) -> Any:
 
 
 def scores(names: Iterable[str], made: Mapping[str, Run]) -> pd.DataFrame:
-    """Test accuracies by origin: the report's, the recorded mean and this execution's; no empty column."""
+    """Test accuracies on real photos by origin: the report's, the recorded mean, this execution's.
+
+    A column without a figure is left out.
+    """
     report, rows = published()["test_accuracy"], {}
+    real = scoreboard.of_the_reader(results_only(made))
     for name in names:
-        here = made.get(name)
+        here = real.get(name)
         rows[name] = {
-            "report 002, its photos": report.get(name, math.nan),
+            REPORT: report.get(name, math.nan),
             "recorded": recorded(name).mean,
             "recorded as run": recorded(f"{name}_as_run").mean,
             "this execution": here.metrics["test"]["accuracy"] if here else math.nan,
@@ -179,7 +203,7 @@ def shown(names: Iterable[str], made: Mapping[str, Run]) -> tuple[dict[str, Run]
     """Runs of this execution if it had real photos, else recorded ones, the first seed of each name."""
     names = tuple(names)
     here = {name: made[name] for name in names if name in made}
-    if mine := scoreboard.of_the_reader(here):
+    if mine := scoreboard.of_the_reader(results_only(here)):
         return mine, "this execution"
     found = {name: side.runs[0] for name in names if (side := recorded(name)).runs}
     if found:
@@ -220,19 +244,24 @@ def _kept(run: Run) -> pd.Series:
     return table.loc[run.best_epoch] if run.record["recipe"]["restore_best"] else table.iloc[-1]
 
 
-def from_scratch(made: Mapping[str, Run]) -> "Styler":
-    """The networks of the report: size, cost, and their test accuracies side by side."""
+def validated(run: Run) -> float:
+    """The validation accuracy of the weights that were scored."""
+    return float(_kept(run)["val_accuracy"])
+
+
+def from_scratch(made: Mapping[str, Run], networks: Mapping[str, keras.Model]) -> "Styler":
+    """The networks of the report: size and cost as built here, and test accuracies on real photos."""
     found, rows = scores(SCRATCH, made), []
     for name in SCRATCH:
-        card = models.card(name)
+        model = networks.get(name)
         cells = found.loc[name].dropna() if name in found.index else {}
         figures = {column: f"{value:.4f}" for column, value in cells.items()}
         rows.append(
             {
                 "network": name,
-                "parameters": f"{card.counts.total:,}",
+                "parameters": f"{models.counts(model).total:,}" if model else "–",
                 "in the report": f"{_reported_size(name).total:,}",
-                "million MACs": f"{card.macs / 1e6:,.0f}",
+                "million MACs": f"{models.macs(model) / 1e6:,.0f}" if model else "–",
             }
             | {column: figures.get(column, "–") for column in found}
         )
@@ -247,8 +276,13 @@ def _listed(rows: list[dict[str, Any]], name: str) -> "Styler":
 
 def printed_counts(backbone: str) -> dict[str, int]:
     """The trainable parameters that the report prints, by mode: of the models as its code built them."""
-    forms = models.card(backbone).forms
-    freezes = {form.options.get("freeze", "all"): form for form in forms if form.options.get("as_run")}
+    return trainable_counts(backbone, as_run=True)
+
+
+def trainable_counts(backbone: str, *, as_run: bool) -> dict[str, int]:
+    """The trainable parameters by mode for the report's photos, as its code ran or as its text meant it."""
+    forms = [form for form in models.card(backbone).forms if form.options.get("as_run", False) == as_run]
+    freezes = {form.options.get("freeze", "all"): form for form in forms}
     return {mode: freezes[freeze].trainable for mode, freeze in MODES.items()}
 
 
@@ -304,22 +338,29 @@ def last_ten(starts: Mapping[str, Start]) -> "Styler":
 
 def pretrained_table(made: Mapping[str, Run]) -> pd.DataFrame:
     """Test accuracies of the pretrained networks and the report's own, named with what they train."""
-    table = scores((*SCRATCH, *PRETRAINED), made if any(name in made for name in PRETRAINED) else {})
-    return table.set_axis([f"{name}, {_trained(name) / 1e6:.1f} M" for name in table.index])
+    real = results_only(made)
+    table = scores((*SCRATCH, *PRETRAINED), real if any(name in real for name in PRETRAINED) else {})
+    ours = table.drop(columns=REPORT, errors="ignore").notna().any(axis=1)
+    return table.set_axis([_with_size(name, ours=ours[name]) for name in table.index])
 
 
-def _trained(name: str) -> int:
-    """How many parameters an experiment of the report trained."""
-    if name in SCRATCH:
-        return _reported_size(name).trainable
+def _with_size(name: str, *, ours: bool) -> str:
+    """An experiment's name with the millions that the report trained, and ours where they stand beside it."""
+    report, meant = (f"{_trained(name, as_run=as_run) / 1e6:.1f} M" for as_run in (True, False))
+    return f"{name}, {report}" + (f" (as meant {meant})" if ours and meant != report else "")
+
+
+def _trained(name: str, *, as_run: bool) -> int:
+    """How many parameters an experiment trains at the report's size, as its code ran or as it was meant."""
     backbone, _, mode = name.partition("_")
-    return printed_counts(backbone)[mode]
+    if name in SCRATCH:
+        return (_reported_size(name) if as_run else models.card(name).counts).trainable
+    return trainable_counts(backbone, as_run=as_run)[mode]
 
 
-def results_only(made: Mapping[str, Run], settings: Settings) -> dict[str, Run]:
+def results_only(made: Mapping[str, Run]) -> dict[str, Run]:
     """The runs that are results: not those of networks that were only shown to train."""
-    checked = {backbone for backbone in BACKBONES if few(settings, backbone) is not None}
-    return {name: run for name, run in made.items() if name.partition("_")[0] not in checked}
+    return {name: run for name, run in made.items() if not is_check(run)}
 
 
 def untouched(name: str, networks: Mapping[str, keras.Model]) -> pd.DataFrame:
@@ -386,24 +427,35 @@ def ranges(photos: ImageSet) -> pd.DataFrame:
 
 def best_and_last(made: Mapping[str, Run]) -> pd.DataFrame:
     """Validation accuracy in the best epoch, whose weights were saved, and in the last, whose were tested."""
-    rows = {}
+    found = {}
     for name in SCRATCH:
-        kept = [*recorded(f"{name}_as_run").runs, *recorded(name).runs]
-        run = next(iter(kept), None) or made.get(f"{name}_as_run") or made.get(name)
-        if run is None:
-            continue
-        table = run.history.set_index("epoch")
-        best, last = table.loc[table["val_loss"].idxmin()], table.iloc[-1]
-        rows[f"{name}, {'recorded' if kept else 'this execution'}"] = {
-            "best epoch": f"{best.name}",
-            "last epoch": f"{last.name}",
-            "validation, best": f"{best['val_accuracy']:.4f}",
-            "validation, last": f"{last['val_accuracy']:.4f}",
-            "points lost": f"{100 * (best['val_accuracy'] - last['val_accuracy']):+.1f}",
-            "loss, best": f"{best['val_loss']:.3f}",
-            "loss, last": f"{last['val_loss']:.3f}",
-        }
-    return pd.DataFrame(rows).T
+        found |= _every_run((f"{name}_as_run", name), made)
+    return pd.DataFrame({says: _best_and_last(run) for says, run in found.items()}).T
+
+
+def _best_and_last(run: Run) -> dict[str, str]:
+    table = run.history.set_index("epoch")
+    best, last = table.loc[table["val_loss"].idxmin()], table.iloc[-1]
+    return {
+        "best epoch": f"{best.name}",
+        "last epoch": f"{last.name}",
+        "validation, best": f"{best['val_accuracy']:.4f}",
+        "validation, last": f"{last['val_accuracy']:.4f}",
+        "points lost": f"{100 * (best['val_accuracy'] - last['val_accuracy']):+.1f}",
+        "loss, best": f"{best['val_loss']:.3f}",
+        "loss, last": f"{last['val_loss']:.3f}",
+    }
+
+
+def _every_run(names: Iterable[str], made: Mapping[str, Run]) -> dict[str, Run]:
+    """All runs of the first name that has any: the reader's on real photos, else recorded, else made here."""
+
+    def here(runs: Mapping[str, Run]) -> list[dict[str, Run]]:
+        return [{f"{name}, this execution": runs[name]} for name in names if name in runs]
+
+    kept = [{f"{name}, recorded, seed {run.seed}": run for run in recorded(name).runs} for name in names]
+    mine = scoreboard.of_the_reader(results_only(made))
+    return next(filter(None, [*here(mine), *kept, *here(made)]), {})
 
 
 def validation_and_test() -> pd.DataFrame:
@@ -412,6 +464,23 @@ def validation_and_test() -> pd.DataFrame:
     both = both.reindex([name for name in (*SCRATCH, *PRETRAINED) if name in both.index])
     both.columns, both.index.name = ["validation", "test"], None
     return both.assign(difference=both["test"] - both["validation"])
+
+
+def recorded_validation_and_test() -> pd.DataFrame:
+    """Validation accuracy of the weights that were scored beside their test accuracy, means over seeds."""
+    rows = {}
+    for name in (*SCRATCH, *PRETRAINED):
+        for key in (name, f"{name}_as_run"):
+            side = recorded(key)
+            if side.values:
+                valid = mean(map(validated, side.runs))
+                rows[key] = {
+                    "seeds": f"{len(side.values)}",
+                    "validation": f"{valid:.4f}",
+                    "test": f"{side.mean:.4f}",
+                    "points higher in the test": f"{100 * (side.mean - valid):+.1f}",
+                }
+    return pd.DataFrame(rows, index=["seeds", "validation", "test", "points higher in the test"]).T
 
 
 def as_run_beside(made: Mapping[str, Run]) -> pd.DataFrame:
@@ -447,27 +516,42 @@ def difference(better: Side, worse: Side) -> Difference | None:
 
 
 def for_the_reader(photos: int = READER) -> "Styler":
-    """What the ways to a classifier cost on two cores with so many photos, and what the report scored."""
-    figures, rows = published(), []
-    for name in ("simple", "mid", "resnet_aug", *(f"{backbone}_transfer" for backbone in BACKBONES)):
-        model = name.removesuffix("_transfer")
-        once = model in BACKBONES  # frozen layers see each photo once, and the head costs next to nothing
-        passes = 1 if once else PASSES * figures.loc[name, "epochs"]
-        rows.append(
-            {
-                "way": f"{model}, frozen, features once" if once else f"{model} from scratch",
-                "arithmetic on two cores": spoken(models.card(model).macs * photos * passes / THROUGHPUT),
-                "report 002's test accuracy": f"{figures.loc[name, 'test_accuracy']:.4f}",
-                "recorded here": str(recorded(name)) or UNTRIED,
-            }
-        )
-    return _listed(rows, "reader")
+    """What the ways to a classifier cost on two cores with so many photos, and what they scored."""
+    names = ("simple", "mid", "resnet_aug", *(f"{backbone}_transfer" for backbone in BACKBONES))
+    return _listed([_way(name, photos) for name in names], "reader")
+
+
+def _way(name: str, photos: int) -> dict[str, str]:
+    figures, side = published().loc[name], recorded(name)
+    model = name.removesuffix("_transfer")
+    frozen = model in BACKBONES  # its layers see each photo once; then each epoch trains the head alone
+    features = models.card(model).macs * photos / THROUGHPUT
+    a_photo = printed_counts(model)["transfer"] if frozen else models.card(model).macs
+    counted = a_photo * PASSES * photos * figures["epochs"] / THROUGHPUT
+    measured = _recorded_seconds(side, photos)
+    return {
+        "way": f"{model}, frozen" if frozen else f"{model} from scratch",
+        "features, once": f"{spoken(features)}, counted" if frozen else "–",
+        "each training": f"{spoken(counted)}, counted"
+        if measured is None
+        else f"{spoken(measured)}, recorded",
+        f"report 002, from {scoreboard.TRAINED_ON['animals']:,} photos": f"{figures['test_accuracy']:.4f}",
+        "recorded here": f"{side}, from {photo_set(side.runs[0])[1]:,} photos" if side.values else UNTRIED,
+    }
+
+
+def _recorded_seconds(side: Side, photos: int) -> float | None:
+    """What training took on two cores, for so many photos; None where no record says."""
+    machines = ((run, run.record["hardware"]) for run in side.runs)
+    slow = [run for run, machine in machines if machine["gpu"] is None and machine["cores"] == 2]
+    return median(run.seconds * photos / photo_set(run)[1] for run in slow) if slow else None
 
 
 def final(made: Mapping[str, Run]) -> Run:
-    """The recorded run that validates best, else this execution's: whose test is shown in detail."""
-    found = [run for name in (*SCRATCH, *PRETRAINED) for run in recorded(name).runs if "test" in run.metrics]
-    return max(found or made.values(), key=lambda run: run.history["val_accuracy"].max())
+    """The run that validates best: of the reader's on real photos, else of the recorded, else made here."""
+    mine = scoreboard.of_the_reader(results_only(made))
+    kept = [run for name in (*SCRATCH, *PRETRAINED) for run in recorded(name).runs]
+    return max(mine.values() or kept or results_only(made).values() or made.values(), key=validated)
 
 
 def graph(name: str, networks: Mapping[str, keras.Model]) -> Any:
@@ -479,5 +563,5 @@ def graph(name: str, networks: Mapping[str, keras.Model]) -> Any:
 
 def best_here(networks: Mapping[str, keras.Model], made: Mapping[str, Run]) -> str | None:
     """The network of this execution that validates best among those trained from scratch as meant."""
-    names = [name for name in SCRATCH if name in networks]
-    return max(names, key=lambda name: made[name].history["val_accuracy"].max(), default=None)
+    names = [name for name in SCRATCH if name in networks and name in results_only(made)]
+    return max(names, key=lambda name: validated(made[name]), default=None)

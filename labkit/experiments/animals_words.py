@@ -2,22 +2,29 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from statistics import mean
 
+import keras
+import pandas as pd
 from IPython.display import Markdown
 
 from labkit import chapters, models, recipes, scoreboard
 from labkit.chapters import Settings
 from labkit.data import ImageSet
-from labkit.experiments.animals import BACKBONES, SCRATCH, few
+from labkit.experiments.animals import BACKBONES, SCRATCH, Start, few, slips
 from labkit.experiments.animals_results import (
     PRETRAINED,
+    REPORTED_CLASSES,
+    REPORTED_SIZE,
     UNTRIED,
+    counts_table,
     difference,
     photo_set,
     published,
     recorded,
     spoken,
     stand_in,
+    validated,
     validation_and_test,
 )
 from labkit.runs import Run
@@ -29,23 +36,33 @@ ABOUT = (2.5, 7.5)  # points that still are "about five"
 def to_expect() -> Markdown:
     """What the networks of the report cost in the longer profiles, and what is recorded of them."""
     cheap = [name for name in SCRATCH if name != "inception"]
-    found = [run for name in SCRATCH for run in recorded(name).runs]
+    found = scoreboard.recorded("animals/*")
     hours = sum(run.seconds for run in found) / 3600
     records = (
         f"Recorded runs so far: {len(found)}, {hours:.1f} h in all." if found else f"Such a run is {UNTRIED}."
     )
     return Markdown(
-        f"For every 1,000 training photos the four smaller networks are {_work('quick', cheap)} of "
-        f"arithmetic on two cores in the `quick` profile and {_work('full', cheap)} in the `full` one; "
-        f"Inception alone is {_work('full', ['inception'])} there. {records}"
+        f"For every 1,000 training photos the four smaller networks, each as meant and as the report ran it, "
+        f"are {_work('quick', cheap)} of arithmetic on two cores in the `quick` profile and "
+        f"{_work('full', cheap)} in the `full` one, where Inception adds {_work('full', ['inception'])}. "
+        f"{records}"
     )
 
 
 def _work(profile: str, names: Iterable[str]) -> str:
-    """How long the multiplications of some networks take for 1,000 photos."""
+    """How long the multiplications of some networks take for 1,000 photos, as meant and as run."""
     given, epochs = chapters.settings("animals", {"profile": profile}), published()["epochs"]
-    total = sum(models.card(name).macs * (given.epochs or epochs[name]) for name in names)
+    total = sum(
+        (given.epochs or epochs[name])
+        * (models.card(name).macs + (_macs_as_run(name) if name in slips(given) else 0))
+        for name in names
+    )
     return spoken(total * 1_000 * PASSES / THROUGHPUT)
+
+
+def _macs_as_run(name: str) -> float:
+    forms = models.card(name).forms
+    return 1e6 * next((form for form in forms if form.options.get("as_run")), forms[0]).millions
 
 
 def weights_note(settings: Settings) -> Markdown:
@@ -72,16 +89,23 @@ def records_note() -> Markdown:
         photos += (
             ". **They are stand-in photos and not the report's data set**, which cannot be had: no figure on "
             "them reproduces or refutes one of the report's. What can be compared is how the networks differ "
-            "from each other"
+            "from each other. Some of their labels are wrong, and the classes come from different sources, "
+            "so that a network may recognise a source where it should recognise an animal"
         )
     return Markdown(f"Runs on record: {len(runs)}, on {photos}.")
 
 
 def _described(run: Run) -> str:
     source, n = photo_set(run)
-    test = run.metrics.get("test", {})
-    classes = len(test.get("classes", ()))
-    return f"{n:,} training and {test.get('n', 0):,} test photos of {classes} classes ({source})"
+    valid, test = run.record["data"]["valid"]["n"], run.metrics.get("test", {})
+    counts = [sum(row) for row in test.get("confusion", ())]  # a row holds the photos of a true class
+    classes = ", ".join(
+        f"{name} {count:,}" for name, count in zip(test.get("classes", ()), counts, strict=True)
+    )
+    return (
+        f"{n:,} training, {valid:,} validation and {test.get('n', 0):,} test photos of {len(counts)} classes "
+        f"({source}; to test on: {classes})"
+    )
 
 
 def batches(train: ImageSet) -> Markdown:
@@ -99,6 +123,80 @@ def batches(train: ImageSet) -> Markdown:
         "on the two more. That a batch is large at all matters more, since few photos then make few steps, "
         "and batch normalization needs hundreds before its averages have caught up. The `full` profile keeps "
         f"{ours}; `quick` takes {chapters.CHAPTERS['animals'].profiles['quick'].batch}."
+    )
+
+
+def last_layer(networks: Mapping[str, keras.Model], name: str = "simple") -> Markdown:
+    """How many of a network's parameters sit in its last layer."""
+    if name not in networks:
+        return Markdown(f"*`{name}` is not among the networks of this execution.*")
+    held, total = networks[name].layers[-1].count_params(), models.counts(networks[name]).total
+    return Markdown(
+        f"{held:,} of its {total:,} parameters, {100 * held / total:.0f} in a hundred, sit in the last "
+        "layer, between the flattened map and the classes: each place of the photo has weights of its own, "
+        "and nothing learnt in one corner serves in another."
+    )
+
+
+def step(name: str, before: str) -> Markdown:
+    """By how much one network beats another, in the report and in the records."""
+    report = published()["test_accuracy"]
+    ours = difference(recorded(name), recorded(before))
+    return Markdown(
+        f"From `{before}` to `{name}`: {100 * (report[name] - report[before]):+.1f} points in report 002; "
+        f"recorded: {ours or UNTRIED}."
+    )
+
+
+def cost_beside(name: str, other: str) -> Markdown:
+    """How many photos one network looks at for the cost of one photo in another, at the report's size."""
+    times = models.card(name).macs / models.card(other).macs
+    return Markdown(
+        f"For the multiplications of one photo in `{name}`, `{other}` could look at {times:.0f}, at the "
+        f"report's size of {REPORTED_SIZE}×{REPORTED_SIZE} pixels. In the short profiles `{name}` sees a few "
+        "photos only, to show that it can be trained."
+    )
+
+
+def gaps(table: pd.DataFrame) -> Markdown:
+    """Whether the gap between training and test accuracy follows the size of the networks."""
+    if len(table) < 2:
+        return Markdown("It takes two networks to see whether the gap follows their size.")
+    table = table.sort_values("parameters", kind="stable")
+    points = 100 * (table["accuracy"] - table["test_accuracy"])
+    orders = points.is_monotonic_increasing or points.is_monotonic_decreasing
+    listed = ", ".join(f"`{name}` {gap:.1f}" for name, gap in points.items())
+    return Markdown(
+        f"From the smallest to the largest, in points: {listed}. "
+        f"Size alone {'orders' if orders else 'does not order'} them."
+    )
+
+
+def counts_line(starts: Mapping[str, Start], modes: Iterable[str]) -> Markdown:
+    """Which modes give the trainable counts that the report prints."""
+    found = counts_table(starts, modes)[""]
+    if "other size" in found.to_list():
+        return Markdown(
+            f"The report's counts are for {REPORTED_SIZE}×{REPORTED_SIZE} pixels and {REPORTED_CLASSES} "
+            "classes. Here the head has another size, so that the counts cannot be compared."
+        )
+    verdicts = (
+        f"`{mode}`: {' and '.join(group.unique())}" for mode, group in found.groupby("mode", sort=False)
+    )
+    return Markdown(f"Beside the report's counts, for all backbones here: {'; '.join(verdicts)}.")
+
+
+def pretrained_in_report() -> Markdown:
+    """How the report's pretrained networks lie among each other and beside its own networks."""
+    figures = published()["test_accuracy"].dropna()
+    tried, own = figures[figures.index.isin(PRETRAINED)], figures[figures.index.isin(SCRATCH)]
+    below = int((own < tried.min()).sum())
+    best = [tried[tried.index.str.startswith(name)].idxmax().partition("_") for name in BACKBONES]
+    modes = ", ".join(f"{name} with {mode}" for name, _, mode in best)
+    return Markdown(
+        f"In report 002 the {len(tried)} pretrained accuracies lie between {tried.min():.4f} and "
+        f"{tried.max():.4f}. {below} of its {len(own)} networks from scratch lie below all of them. "
+        f"Best of each backbone, of what it prints: {modes}."
     )
 
 
@@ -173,11 +271,11 @@ def told(run: Run) -> Markdown:
 
 def summary(made: Mapping[str, Run], settings: Settings) -> Markdown:
     """What the records and this execution come to."""
-    best = {name: side for name in SCRATCH if (side := recorded(name)).values}
-    said = f"A network trained from scratch on real photos is {UNTRIED}."
-    if best:
-        top = max(best, key=lambda name: best[name].mean)
-        said = f"Of the recorded networks from scratch `{top}` tests best, with {best[top]}."
+    sides = {name: side for name in SCRATCH if (side := recorded(name)).values}
+    said = f"Networks from scratch on record: {', '.join(sides) or 'none yet'}."
+    if len(sides) > 1:
+        top = max(sides, key=lambda name: mean(map(validated, sides[name].runs)))
+        said += f" Of these `{top}` validates best; its test accuracy is {sides[top]}."
     tried = sum(bool(recorded(name).values) for name in PRETRAINED)
     plain, checked = (sum(name in group for name in made) for group in (SCRATCH, PRETRAINED))
     worth = "as architecture checks" if settings.weights == "none" else "from pretrained weights"

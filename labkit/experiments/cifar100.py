@@ -25,7 +25,10 @@ AUGMENTATIONS = ("none", "basic", "cutmix")
 WIDE = {"smoke": ("mlp", "conv2d"), "quick": ("mlp", "conv2d", "custom_vgg"), "full": MODELS}
 # What a profile searches over, and for how many trials.
 SEARCHED = {"smoke": ("custom_vgg_l2", 2), "quick": ("custom_vgg_l2", 3), "full": ("custom_vgg16", 10)}
+# Trials of the search as run, which needs the large network: for `quick` that is more than its whole grid.
+SEARCHED_AS_RUN = {"smoke": 1, "full": 10}
 BEST_DECAY = 1.0701e-3  # of the report's search, whose best rate is in the recipe "report004_tuned"
+COARSE = "-coarse"  # ends the name of a run that names superclasses
 ONE_BATCH = 64  # images that were left of the report's CutMix set
 _LONG = ("mlp", "conv2d")  # the report gave them 100 epochs at most, and 50 to the others
 _SAYS = {
@@ -34,9 +37,10 @@ _SAYS = {
     "cutmix": "on images mixed by CutMix anew in every epoch",
     "tuned": "with the weight decay and learning rate that the report's search found",
     "basic_as_run": "on images of which half were flipped and shifted once, before training",
-    "cutmix_as_run": "on images mixed by CutMix and wrongly divided by 255",
+    "cutmix_as_run": "on images mixed by CutMix and wrongly divided by 255, as those it is scored on are not",
     "tuned_as_run": "tuned, with the decay on the dense layer alone",
-    "cutmix_one_batch_as_run": f"on the {ONE_BATCH} images that the report's CutMix set was cut down to",
+    "cutmix_one_batch_as_run": f"on {ONE_BATCH} images, as many as the report's CutMix set was cut down to, "
+    "mixed anew in every epoch and wrongly divided by 255",
 }
 
 
@@ -108,6 +112,17 @@ class Outcome:
     why: str = ""
 
 
+@dataclass(frozen=True)
+class Searched:
+    """What became of one search: its trials, or why there are none."""
+
+    model: str
+    as_run: bool
+    real: bool  # whether its images were
+    found: tuning.Search | None
+    why: str = ""
+
+
 def split(settings: Settings) -> tuple[ImageSet, ImageSet, ImageSet]:
     """Training, validation and test images."""
     source = place(settings, "cifar-100-binary")
@@ -147,16 +162,30 @@ def as_meant(cell: Cell) -> Cell:
     return Cell(cell.model, cell.augmentation.removesuffix("_one_batch"))
 
 
-def searches(settings: Settings) -> bool:
-    """Whether the network that this profile searches over is among the models asked for."""
-    return SEARCHED[settings.profile][0] in settings.models
+def spaces(settings: Settings) -> tuple[bool, ...]:
+    """Whether each space that this execution searches is the one as run: in the quick profile none is."""
+    return tuple(
+        as_run
+        for as_run in (False, True)
+        if searched_model(settings, as_run) in settings.models
+        and (settings.profile in SEARCHED_AS_RUN or not as_run)
+    )
+
+
+def searched_model(settings: Settings, as_run: bool) -> str:
+    """The network that this profile searches over; only `custom_vgg16` has what the report did."""
+    return SEARCHED["full" if as_run else settings.profile][0]
 
 
 def attempt(settings: Settings, cell: Cell) -> Outcome:
     """Train one cell; memory that ran out, a loss that diverged or weights that are missing is an answer."""
-    again = partial(trained, settings, cell)
+    return _outcome(cell, partial(trained, settings, cell))
+
+
+def _outcome(cell: Cell, again: Callable[[], tuple[keras.Model, Run]]) -> Outcome:
+    """Train by `again`, or tell why there is no run."""
     try:
-        return Outcome(cell, train(settings, cell), again)
+        return Outcome(cell, again()[1], again)
     except (RunError, ModelError) as error:
         return Outcome(cell, None, again, error.happened)
     except Exception as error:
@@ -189,11 +218,15 @@ def fit(
     settings: Settings, model: keras.Model, images: ImageSet, valid: ImageSet, recipe: Recipe, name: str
 ) -> Run:
     """Train a network, or load it, and score it on the validation images once."""
-    name = f"cifar100/{name}" + ("-coarse" if settings.label_mode == "coarse" else "")
-    run = training.fit(model, images, valid, recipe, run=name, runs=settings.runs)
+    run = training.fit(model, images, valid, recipe, run=_full_name(settings, name), runs=settings.runs)
     if run.metrics.get("valid", {}).get("fingerprint") == valid.fingerprint():
         return run
     return run.score("valid", evaluation.predict(model, valid))
+
+
+def _full_name(settings: Settings, name: str) -> str:
+    """What a run is called: the names of classes and of superclasses are kept apart."""
+    return f"cifar100/{name}" + (COARSE if settings.label_mode == "coarse" else "")
 
 
 def prepared(images: ImageSet, cell: Cell) -> ImageSet:
@@ -209,19 +242,33 @@ def prepared(images: ImageSet, cell: Cell) -> ImageSet:
 def search(settings: Settings, *, as_run: bool = False) -> tuning.Search:
     """The report's search; a short profile searches over a smaller network of the same kind."""
     images, valid, _ = split(settings)
-    model, trials = SEARCHED["full" if as_run else settings.profile]
+    model, trials = searched_model(settings, as_run), SEARCHED[settings.profile][1]
+    trials = SEARCHED_AS_RUN.get(settings.profile, trials) if as_run else trials
     recipe = settings.apply(replace(TUNED, as_run=as_run).recipe)
     return tuning.search(
         partial(tuning.report004, model=model, classes=len(images.classes), as_run=as_run),
         images,
         valid,
         recipe,
-        run=f"cifar100/{model}_search" + ("_as_run" if as_run else ""),
+        run=_full_name(settings, f"{model}_search" + ("_as_run" if as_run else "")),
         trials=settings.trials or trials,
         tuner=settings.tuner,
         seed=settings.seed,
         runs=settings.runs,
     )
+
+
+def attempt_search(settings: Settings, *, as_run: bool = False) -> Searched:
+    """Search; that no trial finished, or memory ran out before the first, is an answer too."""
+    model, real = searched_model(settings, as_run), settings.data != "synthetic"
+    try:
+        return Searched(model, as_run, real, search(settings, as_run=as_run))
+    except RunError as error:
+        return Searched(model, as_run, real, None, error.happened)
+    except Exception as error:
+        if not ran_out(error):
+            raise
+        return Searched(model, as_run, real, None, "Memory ran out while the network was built.")
 
 
 def retrained(settings: Settings, found: tuning.Search) -> tuple[keras.Model, Run]:
@@ -231,15 +278,18 @@ def retrained(settings: Settings, found: tuning.Search) -> tuple[keras.Model, Ru
     built = models.spec(model)
     seed = settings.seed + 1
     model = models.build(built["name"], classes=len(images.classes), seed=seed, **built["options"])
-    name = f"{found.name.removeprefix('cifar100/')}_again"
+    name = f"{found.name.removeprefix('cifar100/').removesuffix(COARSE)}_again"
     return model, fit(settings, model, images, valid, recipe.but(seed=seed), name)
 
 
-def repeated(settings: Settings, found: tuning.Search) -> Outcome:
-    """The best trial, trained again, as a candidate beside the cells of the grid."""
-    again = partial(retrained, settings, found)
-    model, run = again()
-    return Outcome(Cell(models.spec(model)["name"], "search"), run, again)
+def tuned(settings: Settings, searches: Iterable[Searched]) -> list[Outcome]:
+    """What tuning adds to the choice: a search's best trial, and in the full profile the report's."""
+    told = settings.profile == "full" and TUNED.model in settings.models
+    won = [one for one in searches if one.found is not None and not one.as_run]
+    return [
+        *([attempt(settings, TUNED)] if told else []),
+        *(_outcome(Cell(one.model, "search"), partial(retrained, settings, one.found)) for one in won),
+    ]
 
 
 def best(outcomes: Iterable[Outcome]) -> Outcome:
@@ -269,9 +319,8 @@ def why_mistaken(settings: Settings, predictions: Predictions) -> pd.DataFrame:
 
 def _final(settings: Settings) -> Run:
     filled = [attempt(settings, cell) for cell in cells(settings)]
-    if settings.profile == "full" and TUNED.model in settings.models:
-        filled.append(attempt(settings, TUNED))
-    return tested(settings, best(filled))[1]
+    searches = [attempt_search(settings)] if False in spaces(settings) else []
+    return tested(settings, best([*filled, *tuned(settings, searches)]))[1]
 
 
 def _searched(settings: Settings, *, as_run: bool = False) -> Run:
@@ -288,4 +337,4 @@ register(
     "The report's search as run, with the decay on the dense layer alone; best trial again.",
     partial(_searched, as_run=True),
 )
-register("cifar100/final", "All of the grid, then the test of what validates best.", _final)
+register("cifar100/final", "All of the grid and the search, then the test of what validates best.", _final)

@@ -1,11 +1,13 @@
 """What chapter 4 shows of its experiments: tables and sentences made from runs and committed records."""
 
+import contextlib
 import html
 import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -13,41 +15,46 @@ import numpy as np
 import pandas as pd
 from IPython.display import HTML, Code, Markdown
 
-from labkit import chapters, evaluation, models, scoreboard, tuning
+from labkit import chapters, evaluation, models, scoreboard
+from labkit.chapters import Settings
 from labkit.data import CIFAR100_CLASSES, FINE_TO_COARSE, SUPERCLASSES, ImageSet
+from labkit.errors import RunError
 from labkit.experiments.cifar100 import (
     AS_RUN,
+    COARSE,
     CUT_DOWN,
     GRID,
+    MODELS,
+    SEARCHED,
     TUNED,
     Cell,
     Outcome,
+    Searched,
     as_meant,
     cells,
+    searched_model,
 )
 from labkit.labels import confident
 from labkit.plots.look import SHADES
 from labkit.predictions import Predictions
-from labkit.runs import Run
+from labkit.runs import Run, load
+from labkit.scoreboard import Side
 
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
 
+GRID_NAMES = tuple(cell.name for cell in GRID)
 CELLS = {cell.name: cell for cell in (*GRID, TUNED, *AS_RUN, *CUT_DOWN)}
 CHECKED = ("mlp", "conv2d", "custom_vgg")  # whose published figures without augmentation are sound
 NEAR = 0.015  # how close ours must come to them
+FIGURES = ("epochs", "training", "validation", "gap", "s / epoch")
 KNOWN_ERRORS = 0.0585  # of the test labels, found by five people each (Northcutt 2021, arXiv:2103.14749)
 PARAMETERS = ["weight_decay", "lr"]  # what the report searched over
-CURVES = tuple(cell.name for cell in GRID if cell.model in CHECKED)
-ELSEWHERE = (
-    ("guessing", 0.01, "one class in a hundred"),
-    ("All-CNN-C, flips and shifts", 0.6629, "Springenberg 2014, arXiv:1412.6806"),
-    ("ResNet-18, flips and shifts", 0.7754, "DeVries 2017, arXiv:1708.04552"),
-    ("Wide ResNet 28-10, flips and shifts", 0.8115, "Zagoruyko 2016, arXiv:1605.07146"),
-    ("PyramidNet-200, flips and shifts", 0.8355, "Yun 2019, arXiv:1905.04899"),
-    ("PyramidNet-200 with CutMix", 0.8553, "Yun 2019, arXiv:1905.04899"),
-    ("EfficientNet-B7, from ImageNet weights", 0.917, "Tan 2019, arXiv:1905.11946"),
-)
+NUMBERS = [*PARAMETERS, "score", "epochs", "seconds"]
+RECORDED = "a record of a hundred classes"  # as a table says where a figure is from
+TRIAL = ["space", "network", *NUMBERS, "status", "why", "source"]
+PLAIN, MIXED = "custom_vgg", "custom_vgg_cutmix"  # whose difference the summary tells
+AGAIN = "_search_again"  # ends the name of a search's best trial, trained once more
 
 
 @dataclass(frozen=True)
@@ -68,14 +75,16 @@ def recorded(*names: str) -> dict[str, Run]:
 
 def shown(outcomes: Iterable[Outcome], *names: str) -> Shown:
     """Runs of this execution if it had real images, else recorded ones where there are any of these names."""
-    made = {_short(outcome.run): outcome.run for outcome in outcomes if outcome.run is not None}
-    kept = {name: run for name, run in made.items() if not names or name in names}
-    if mine := scoreboard.of_the_reader(kept):
+    done = [outcome for outcome in outcomes if outcome.run is not None]
+    made = {one.cell.name: one.run for one in done if not names or one.cell.name in names}
+    if mine := scoreboard.of_the_reader(made):
         return Shown(mine, "this execution")
+    if any(_coarse(run) for run in made.values()):  # records of a hundred classes are no stand-in
+        return Shown(made, "this execution, on synthetic images")
     found = recorded(*names)
     if found:
         return Shown(found, f"{len(found)} recorded runs on real data")
-    return Shown(kept, "this execution, since no such run on real data is recorded yet")
+    return Shown(made, "this execution, since no such run on real data is recorded yet")
 
 
 def to_expect() -> Markdown:
@@ -156,7 +165,7 @@ def slips_in_numbers(train: ImageSet) -> "Styler":
     rows = {
         "augmented once, before training": {
             "as meant": "a new version of every image in every epoch",
-            "as the report ran it": "one version of every image, half of them the original",
+            "as the report ran it": "one version of every image, about half of them the original",
         },
         "CutMix images divided by 255": {
             "as meant": f"inputs from {black.min():.2f} to {white.max():.2f}",
@@ -177,17 +186,17 @@ def grid(runs: Mapping[str, Run], why: Mapping[str, str] | None = None) -> pd.Da
     published = scoreboard.published("cifar100").pivot(index="experiment", columns="metric", values="value")
     rows = []
     for cell in CELLS.values():
-        note = (why or {}).get(cell.name, "")
-        if cell.name not in runs and not note:
+        run, note = runs.get(cell.name), (why or {}).get(cell.name, "")
+        if run is None and not note:
             continue
-        figures = {} if note else _figures(runs[cell.name])
-        kept = {name: figures.get(name) for name in ("epochs", "training", "validation", "s / epoch")}
         name = as_meant(cell).name
-        report = published.loc[name] if name in published.index else {}
+        known = name in published.index and not (run and _coarse(run))
+        report = published.loc[name] if known else {}
+        kept = _figures(run) if run else dict.fromkeys(FIGURES)
         kept |= {"report: training": report.get("train_accuracy")}
         kept |= {"report: validation": report.get("valid_accuracy")}
         augmentation = cell.augmentation.replace("_", " ") + (", as run" if cell.as_run else "")
-        rows.append({"model": cell.model, "augmentation": augmentation, **kept, "note": note})
+        rows.append({"model": cell.model, "augmentation": augmentation, **kept, "note": note or _start(run)})
     table = pd.DataFrame(rows).set_index(["model", "augmentation"])
     return table if table["note"].any() else table.drop(columns="note")
 
@@ -199,20 +208,28 @@ def recorded_grid() -> pd.DataFrame:
 
 
 def _figures(run: Run) -> dict[str, float]:
-    at = run.history.set_index("epoch").loc[run.best_epoch or run.epochs]
-    return {
-        "epochs": run.epochs,
-        "training": at["accuracy"],
-        "validation": _valid(run),
-        "gap": at["accuracy"] - _valid(run),
-        "s / epoch": run.record["seconds_per_epoch"],
-    }
+    training, validation = _at_best(run)["accuracy"], _valid(run)
+    numbers = (run.epochs, training, validation, training - validation, run.record["seconds_per_epoch"])
+    return dict(zip(FIGURES, numbers, strict=True))
+
+
+def _at_best(run: Run) -> pd.Series:
+    """The row of a run's history whose weights were kept."""
+    return run.history.set_index("epoch").loc[run.best_epoch or run.epochs]
+
+
+def _start(run: Run) -> str:
+    """A word on a network that did not start where the report's did."""
+    built = run.record["model"]
+    if "weights" not in models.card(built["name"]).options or built["options"].get("weights"):
+        return ""
+    return "from random weights; the report's had learnt ImageNet"
 
 
 def coloured(table: pd.DataFrame) -> "Styler":
     """A table of the grid with accuracies shaded, darker the higher."""
     shares = [name for name in table if name.endswith(("training", "validation"))]
-    formats = {**dict.fromkeys(shares, "{:.4f}"), "epochs": "{:.0f}", "s / epoch": "{:.1f}"}
+    formats = {**dict.fromkeys(shares, "{:.4f}"), "gap": "{:+.4f}", "epochs": "{:.0f}", "s / epoch": "{:.1f}"}
     styled = table.reset_index().style.format(formats, na_rep="–").hide(axis="index")
     # Two thirds of the colour map: black figures stay readable on all of it.
     styled = styled.background_gradient(
@@ -228,7 +245,9 @@ def or_nothing(table: pd.DataFrame, what: str) -> Any:
     """A table, or where it is empty a sentence that says what is missing."""
     if not len(table):
         return Markdown(f"*There is no record of {what} yet. What each takes stands on the Scoreboard.*")
-    return coloured(table) if "validation" in table else table
+    if "validation" in table:
+        return coloured(table)
+    return table.style.format(precision=5, na_rep="–").hide(axis="index")  # a plain table cuts long texts
 
 
 def plan(chosen: Iterable[Cell]) -> pd.DataFrame:
@@ -240,6 +259,45 @@ def plan(chosen: Iterable[Cell]) -> pd.DataFrame:
     table = table.loc[order, columns].fillna("")
     sizes = [f"{models.card(name).counts.total:,}" for name in order]
     return table.assign(parameters=sizes).rename_axis(index=None, columns=None)
+
+
+def report_filled() -> Markdown:
+    """How many cells of the grid the report has figures for, and which it lacks."""
+    known = set(scoreboard.published("cifar100")["experiment"])
+    missing = [f"`{cell.name}`" for cell in GRID if cell.name not in known]
+    return Markdown(
+        f"The report has figures for {len(GRID) - len(missing)} of the {len(GRID)} cells of the whole grid; "
+        f"it has none for {', '.join(missing[:-1])} and {missing[-1]}."
+    )
+
+
+def grid_recipes() -> Markdown:
+    """The report's recipe of every network of the grid."""
+    found: dict[str, list[str]] = {}
+    for model in MODELS:
+        found.setdefault(str(Cell(model, "none").recipe), []).append(f"`{model}`")
+    return Markdown("\n".join(f"- {', '.join(names)}: {recipe}." for recipe, names in found.items()))
+
+
+def overfit(table: pd.DataFrame, shown: Shown) -> Markdown:
+    """Whether the gap grows with the size of the network, in a sentence; of synthetic images none is said."""
+    if not any(real(run) for run in shown.runs.values()):
+        return Markdown("*Synthetic images cannot tell.*")
+    return Markdown(_widest(table))
+
+
+def _widest(table: pd.DataFrame) -> str:
+    gap = table["accuracy"] - table["val_accuracy"]
+    widest, largest = gap.idxmax(), table["parameters"].idxmax()
+    size = {name: f"{table['parameters'][name]:,.0f} parameters" for name in table.index}
+    if widest == largest:
+        return (
+            f"The largest network, `{largest}` with {size[largest]}, has the widest gap: {gap[largest]:+.3f}."
+        )
+    return (
+        f"The widest gap is that of `{widest}` with {size[widest]}, {gap[widest]:+.3f}; the largest network, "
+        f"`{largest}` with {size[largest]}, has {gap[largest]:+.3f}: size alone does not decide."
+    )
 
 
 def by_size(runs: Mapping[str, Run]) -> pd.DataFrame:
@@ -264,30 +322,65 @@ def answers(runs: Mapping[str, Run]) -> Markdown:
     return Markdown("\n".join(f"- {line}" for line in lines if line))
 
 
-def verdict(runs: Mapping[str, Run]) -> str:
+def verdict(here: Mapping[str, Run]) -> str:
     """Whether CutMix, done right, beats no augmentation for the report's own convolutional network."""
-    none, cutmix = (runs.get(name) for name in ("custom_vgg", "custom_vgg_cutmix"))
-    if none is None or cutmix is None:
-        return "Whether CutMix, done right, beats no augmentation for `custom_vgg` is not recorded yet."
-    gain = 100 * (_valid(cutmix) - _valid(none))
-    says = "beats" if gain > 0 else "does not beat"
-    return f"CutMix, done right, {says} no augmentation for `custom_vgg`: {gain:+.1f} points on real images."
+    own = [run for name, run in scoreboard.of_the_reader(here).items() if name in (PLAIN, MIXED)]
+    past = [run for run in scoreboard.recorded("cifar100/*") if _short(run) in (PLAIN, MIXED)]
+    told = {"In this execution": _beats(own), "By the records": _beats(scoreboard.longest(past))}
+    said = [f"{where}, {sentence}" for where, sentence in told.items() if sentence]
+    return (
+        " ".join(said)
+        or f"Whether CutMix, done right, beats no augmentation for `{PLAIN}` is not recorded yet."
+    )
+
+
+def _beats(runs: Iterable[Run]) -> str:
+    """What runs of both ways say, three standard errors allowed for luck; empty without one of either."""
+    runs = list(runs)
+    none, cutmix = (
+        Side("valid_accuracy", tuple(run for run in runs if _short(run).removesuffix(COARSE) == name))
+        for name in (PLAIN, MIXED)
+    )
+    if not none.values or not cutmix.values:
+        return ""
+    gain, luck = cutmix.mean - none.mean, 3 * math.hypot(_error(none), _error(cutmix))
+    says = "beats" if gain > luck else "loses to" if gain < -luck else "cannot be told from"
+    sentence = (
+        f"CutMix, done right, {says} no augmentation for `{PLAIN}`: {100 * gain:+.1f} points of validation "
+        f"accuracy on real images, where luck alone may give {100 * luck:.1f} "
+        f"(seeds: {len(cutmix.values)} with it, {len(none.values)} without)."
+    )
+    return sentence if gain > luck else f"{sentence} {_how_far(cutmix.runs[0], none.runs[0])}"
+
+
+def _error(side: Side) -> float:
+    """The standard error of a mean over seeds."""
+    return scoreboard.between_seeds(side.deviation, len(side.values)) / math.sqrt(len(side.values))
+
+
+def _how_far(cutmix: Run, none: Run) -> str:
+    """How long both were trained, and their gaps: what may explain that CutMix does not win."""
+    first, second = (
+        f"{run.epochs} of at most {run.record['recipe']['epochs']} epochs, and training accuracy lies "
+        f"{_figures(run)['gap']:+.3f} from validation accuracy"
+        for run in (cutmix, none)
+    )
+    return f"With CutMix it takes {first}; without, it takes {second}."
 
 
 def _near(runs: Mapping[str, Run]) -> str:
     published = (
         scoreboard.published("cifar100").query("metric == 'valid_accuracy'").set_index("experiment")["value"]
     )
-    said = [
-        f"`{name}` {_valid(runs[name]):.4f} ({_valid(runs[name]) - published[name]:+.4f})"
-        for name in CHECKED
-        if name in runs
-    ]
-    if not said:
-        return f"Without augmentation: none of {', '.join(CHECKED)} is recorded on real data yet."
-    within = all(abs(_valid(runs[name]) - published[name]) <= NEAR for name in CHECKED if name in runs)
-    verdict = "all within" if within else "not all within"
-    return f"Without augmentation, and how far from report 004: {', '.join(said)}; {verdict} {NEAR} of it."
+    far = {name: _valid(runs[name]) - published[name] for name in CHECKED if name in runs}
+    missing = ", ".join(f"`{name}`" for name in CHECKED if name not in runs)
+    if not far:
+        return f"Without augmentation: none of {missing} is recorded on real data yet."
+    said = ", ".join(f"`{name}` {_valid(runs[name]):.4f} ({value:+.4f})" for name, value in far.items())
+    outside = [f"`{name}`" for name, value in far.items() if abs(value) > NEAR]
+    judged = f"{', '.join(outside)} further than {NEAR} from it" if outside else f"within {NEAR} of it"
+    left = f"; {missing} not recorded yet" if missing else ""
+    return f"Without augmentation, and how far from report 004: {said}; {judged}{left}."
 
 
 def _augmented(runs: Mapping[str, Run], model: str) -> str:
@@ -314,16 +407,83 @@ def slips(runs: Mapping[str, Run]) -> pd.DataFrame:
     return pd.DataFrame(rows, index=["as meant", "as run", "cost"]).T
 
 
-def trials(found: tuning.Search | None) -> pd.DataFrame:
-    """The recorded trials of the report's search, or those of this execution while none is recorded."""
+def cost_of_slips(here: Mapping[str, Run]) -> Any:
+    """What the slips cost on real images: the reader's own, else those of the records, else a sentence."""
+    for source, runs in {
+        "this execution": scoreboard.of_the_reader(here),
+        RECORDED: recorded(*CELLS),
+    }.items():
+        if len(table := slips(runs)):
+            return table.assign(source=source).style.format(precision=4)  # a plain table cuts long texts
+    return Markdown(
+        "*What the slips cost takes real images to measure; no network is recorded both ways on them yet. "
+        "What was trained above shows that the code runs, and nothing of the cost.*"
+    )
+
+
+def searched(settings: Settings) -> Markdown:
+    """Which network this profile searches over, and how often it tries."""
+    (model, count), (full, most) = SEARCHED[settings.profile], SEARCHED["full"]
+    said = f"The `{settings.profile}` profile makes {settings.trials or count} trials of `{model}`"
+    if model != full:
+        said += f", a smaller network of the same kind; the `full` one makes {most} of the report's `{full}`"
+    if model not in settings.models:
+        said += f". `{model}` is not among the models of this execution, so that nothing is searched"
+    return Markdown(f"{said}.")
+
+
+def trials(searches: Iterable[Searched]) -> pd.DataFrame:
+    """All trials: the reader's on real images, else recorded ones, else those of this execution."""
+    searches = list(searches)
+    rows = [row for one in searches if one.real for row in _trials_here(one)]
+    rows = rows or _recorded_trials()
+    rows = rows or [row for one in searches for row in _trials_here(one)]
+    return pd.DataFrame(rows, columns=TRIAL).astype({"epochs": "Int64"}).fillna({"why": ""})
+
+
+def _trials_here(one: Searched) -> list[dict[str, Any]]:
+    told = {"space": _space(one.as_run), "network": one.model, "source": "this execution"}
+    if one.found is None:
+        return [{**told, "status": "failed", "why": one.why}]
+    kept = [name for name in TRIAL if name in one.found.trials]
+    return [{**told, **row} for row in one.found.trials[kept].to_dict("records")]
+
+
+def _recorded_trials() -> list[dict[str, Any]]:
     rows = []
-    for run in scoreboard.recorded("cifar100/custom_vgg16_search.trial*"):
-        decay, rate = run.record["model"]["options"]["l2"], run.record["recipe"]["lr"]
-        rows.append({"weight_decay": decay, "lr": rate, "score": _valid(run)})
-    if rows or found is None:
-        table = pd.DataFrame(rows, columns=[*PARAMETERS, "score"])
-        return table.assign(source="recorded on real data")
-    return found.trials[[*PARAMETERS, "score"]].assign(source="this execution")
+    for as_run in (False, True):
+        model = searched_model(chapters.settings("cifar100", {"profile": "full"}), as_run)
+        name = f"{model}_search" + ("_as_run" if as_run else "")
+        for run in scoreboard.recorded(f"cifar100/{name}.trial*"):
+            decay = run.record["model"]["options"]["dense_l2" if as_run else "l2"]
+            numbers = (
+                decay,
+                run.record["recipe"]["lr"],
+                _at_best(run)["val_accuracy"],
+                run.epochs,
+                run.seconds,
+            )
+            told = {"space": _space(as_run), "network": model, "status": "completed", "why": ""}
+            rows.append(dict(zip(NUMBERS, numbers, strict=True)) | told | {"source": RECORDED})
+    return rows
+
+
+def _space(as_run: bool) -> str:
+    return "as run" if as_run else "as meant"
+
+
+def after_tuning(searches: Iterable[Searched], added: Iterable[Outcome]) -> Markdown:
+    """What the candidates beyond the grid validate at, and a search's best trial beside its first score."""
+    first = {one.model: one.found.best["score"] for one in searches if one.found and not one.as_run}
+    lines = []
+    for one in added:
+        if one.run is None:
+            lines.append(f"`{one.cell.name}`: {one.why}")
+        elif one.cell == TUNED:
+            lines.append(f"`{one.cell.name}`, with the report's numbers: {_valid(one.run):.4f}.")
+        else:
+            lines.append(f"`{one.cell.name}`: first {first[one.cell.model]:.4f}, then {_valid(one.run):.4f}.")
+    return Markdown("\n".join(f"- {line}" for line in lines) or "*Nothing was tuned here.*")
 
 
 def reach() -> float:
@@ -348,9 +508,12 @@ def rates(epochs: int = 60, last: int = 50) -> dict[str, pd.DataFrame]:
     }
 
 
-def ledger(run: Run) -> pd.DataFrame:
-    """Every network that has seen the test images: those of the records, and the one of this execution."""
-    rows = [(one, "recorded") for one in scoreboard.recorded("cifar100/*") if "test" in one.metrics]
+def ledger(run: Run, folder: Path) -> pd.DataFrame:
+    """Each of the chapter's networks that saw the test images, by the records and a folder of runs."""
+    found = [(one, "recorded") for one in _ever_tested(scoreboard.recorded("cifar100/*"))]
+    known = {(one.name, one.key) for one, _ in found} | {(run.name, run.key)}
+    kept = [one for one in _ever_tested(_kept(folder)) if real(one) and (one.name, one.key) not in known]
+    rows = [*found, *((one, "earlier, kept here") for one in kept)]
     if run.folder is not None:
         rows.append((run, "this execution"))
     table = pd.DataFrame(
@@ -367,17 +530,52 @@ def ledger(run: Run) -> pd.DataFrame:
     return table.set_index("network").rename_axis(None).round(4)
 
 
+def _kept(folder: Path) -> list[Run]:
+    """The chapter's runs in a folder; a damaged one is left to `labkit` to complain of when it is used."""
+    found = []
+    for file in sorted((folder / "cifar100").glob("*/run.json")):
+        with contextlib.suppress(RunError):
+            found.append(load(file))
+    return found
+
+
+def _ever_tested(found: Iterable[Run]) -> list[Run]:
+    """The runs among them that may be chosen for the test, and were; `better` is none of this chapter's."""
+    return [
+        run for run in found if "test" in run.metrics and _may_be_chosen(_short(run).removesuffix(COARSE))
+    ]
+
+
+def _may_be_chosen(name: str) -> bool:
+    return name in CELLS or name.endswith(AGAIN)
+
+
 def shown_test(run: Run) -> Run:
     """The run whose test is shown: this execution's on real images, else the record that validates best."""
-    if scoreboard.of_the_reader({run.name: run}):
+    if real(run) or _coarse(run):
         return run
-    found = [one for one in scoreboard.recorded("cifar100/*") if "test" in one.metrics]
-    return max(found, key=_valid, default=run)
+    found = _ever_tested(scoreboard.recorded("cifar100/*"))
+    return max((one for one in found if not _coarse(one)), key=_valid, default=run)
+
+
+def real(run: Run) -> bool:
+    """Whether a run trained on real images."""
+    return bool(scoreboard.of_the_reader({run.name: run}))
+
+
+def in_earnest(run: Run, shown: Any) -> Any:
+    """What a network tells of real images; of drawn ones it would tell nothing, and is left out."""
+    return shown if real(run) else Markdown("*Left out: it takes a network that was trained on real images.*")
 
 
 def scored_line(run: Run) -> Markdown:
     """The test in one paragraph: which network, which images, and the figures."""
     found = run.metrics["test"]
+    if not real(run):
+        return Markdown(
+            f"There is no test on real images to show here. **{_short(run)}** was tested on {found['n']} "
+            "synthetic images: they prove that the code runs, and nothing else."
+        )
     low, high = found["interval"]
     made = "this execution" if run.folder is not None else f"recorded on {_hardware(run)}"
     text = (
@@ -443,6 +641,21 @@ def named(worst: pd.DataFrame, why: pd.DataFrame) -> pd.DataFrame:
     return table.map(lambda value: _words(value) if isinstance(value, str) else value)
 
 
+def by_reason(
+    predictions: Predictions, images: ImageSet, why: pd.DataFrame, n: int = 6
+) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
+    """The surest mistakes of each reason as a row of images, filled up with white, and their captions."""
+    wrong, rows, captions = predictions.worst(len(predictions)), {}, {}
+    for reason in why.columns.drop("right"):
+        held = wrong[why.loc[wrong["index"], reason].to_numpy()].head(n)
+        if len(held):
+            blank = np.full((n - len(held), *images.images.shape[1:]), 255, np.uint8)
+            rows[reason] = np.concatenate([images.images[held["index"]], blank])
+            said = [f"{_words(row.true)}\nas {_words(row.predicted)}" for row in held.itertuples()]
+            captions[reason] = said + [""] * len(blank)
+    return rows, captions
+
+
 def label_check(predictions: Predictions) -> Markdown:
     """The share of doubted test labels beside the share that people found wrong."""
     with warnings.catch_warnings():
@@ -450,9 +663,9 @@ def label_check(predictions: Predictions) -> Markdown:
         kept = confident(predictions.labels, predictions.probabilities)
     return Markdown(
         f"With this network, of accuracy {predictions.accuracy:.3f}, confident learning doubts "
-        f"{100 * (1 - kept.mean()):.1f} % of the test labels. People who looked at images doubted in that "
-        f"way found {100 * KNOWN_ERRORS:.2f} % of all labels wrong (Northcutt 2021, "
-        "arXiv:2103.14749): there a network that sees what is in the picture is counted as mistaken."
+        f"{100 * (1 - kept.mean()):.1f} % of the test labels. Northcutt 2021 (arXiv:2103.14749) had people "
+        f"check such labels: {100 * KNOWN_ERRORS:.2f} % were wrong. There a network that sees what is in the "
+        "picture is counted as mistaken."
     )
 
 
@@ -463,21 +676,30 @@ def rebuilt(run: Run) -> keras.Model:
     return models.build(built["name"], classes=built["classes"], seed=built["seed"], **options)
 
 
-def elsewhere(run: Run) -> pd.DataFrame:
-    """Test accuracies from the literature, the report's, and ours among them."""
-    rows = [{"network": name, "test accuracy": value, "from": source} for name, value, source in ELSEWHERE]
-    report = scoreboard.row("cifar100/custom_vgg16_tuned")
-    rows.append({"network": "tuned custom_vgg16", "test accuracy": report.published, "from": "report 004"})
-    test = run.metrics["test"]
-    where = "this execution" if run.folder is not None else "recorded here"
-    rows.append(
-        {"network": _short(run), "test accuracy": test["accuracy"], "from": f"{where}: {test['source']}"}
-    )
-    return pd.DataFrame(rows).sort_values("test accuracy").set_index("network").rename_axis(None)
+def elsewhere(run: Run) -> Any:
+    """Test accuracies from the literature, the report's, and ours among them where it is of real images."""
+    if _coarse(run):
+        return Markdown("*Published figures are of a hundred classes; this network names superclasses.*")
+    outside = scoreboard.published("cifar100").query("report == 'outside'")
+    rows = [
+        (*where.split("; "), value) for where, value in zip(outside["where"], outside["value"], strict=True)
+    ]
+    rows.append(("guessing", "one class of all", 1 / len(CIFAR100_CLASSES)))
+    rows.append(("tuned custom_vgg16", "report 004", scoreboard.row(f"cifar100/{TUNED.name}").published))
+    if real(run):
+        where = "this execution" if run.folder is not None else "recorded here"
+        test = run.metrics["test"]
+        rows.append((f"{_short(run)}, ours", f"{where}: {test['source']}", test["accuracy"]))
+    table = pd.DataFrame(rows, columns=["network", "from", "test accuracy"]).sort_values("test accuracy")
+    return table.set_index("network").rename_axis(None)[["test accuracy", "from"]]
 
 
 def _short(run: Run) -> str:
     return run.name.removeprefix("cifar100/")
+
+
+def _coarse(run: Run) -> bool:
+    return run.name.endswith(COARSE)
 
 
 def _valid(run: Run) -> float:

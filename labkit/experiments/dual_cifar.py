@@ -21,7 +21,7 @@ FULL_EPOCH = 44_992  # 703 batches of 64, as in the report
 FIXED_PAIRS = 10_000
 PASSES = {"smoke": (1, 2), "quick": (1, 3, 10), "full": (1, 3, 10, 30, 100)}
 SHARES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)  # of the first image in the average
-BRIEF = {"smoke": 2, "quick": 64}  # pairs for the network that costs 26 billion multiply-adds each
+BRIEF = {"smoke": 2, "quick": 16}  # pairs for the network that costs 26 billion multiply-adds each
 REPORTED = {
     "fmp3": "report003_fmp3",
     "accn": "report003_accn",

@@ -12,6 +12,7 @@ from IPython.display import Markdown
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from labkit import costs as measured
 from labkit import evaluation, models, plots, scoreboard
 from labkit.data import ImageSet
 from labkit.evaluation import Heads
@@ -98,6 +99,18 @@ def ways(trained: Trained, part: str) -> pd.DataFrame | Markdown:
     return table(run.metrics[part]["ways"]).rename_axis(origin(run))
 
 
+def passes_say(trained: Trained) -> str:
+    """Whether averaging over random passes names more than one pass on a fixed grid, in a sentence."""
+    found = ways(trained, "test_passes")
+    if isinstance(found, Markdown):
+        return ""
+    grid, *_, last = found.index
+    gain = 100 * (found.loc[last, "mean"] - found.loc[grid, "mean"])
+    low, high = found.loc[grid, ["low", "high"]]
+    where = "inside" if low <= found.loc[last, "mean"] <= high else "outside"
+    return f"Against the fixed grid, {last} change the mean by {gain:+.1f} points, {where} its interval."
+
+
 def shares(trained: Trained) -> Axes | Markdown:
     """Accuracy against the share of the first image in the average, for each head and their mean."""
     found = ways(trained, "test_shares")
@@ -140,13 +153,13 @@ def recorded_ablation() -> pd.DataFrame:
     """The ablation on real images over seeds, out of the records that saw as many pairs as `accn`."""
     rows = {}
     for name, equal in _equal_runs().items():
-        means = [_mean(run) for run in equal]
-        pairs = [run.epochs * _pairs(run) / 1e3 for run in equal]
-        rows[SAYS[name]] = {
-            "mean": str(evaluation.spread(means)) if means else "not run yet",
-            PAIRS: f"{max(pairs):,.0f}" if pairs else "",
-        }
-    return pd.DataFrame(rows).T.rename_axis("accn with")
+        figures = pd.DataFrame([_pair_figures(run) for run in equal])
+        if figures.empty:
+            rows[SAYS[name]] = {"mean": "not run yet"}
+            continue
+        averages = {column: f"{figures[column].mean():.4f}" for column in figures}
+        rows[SAYS[name]] = averages | {"mean": str(evaluation.spread(figures["mean"]))}
+    return pd.DataFrame(rows).T.rename_axis("accn with").fillna("")
 
 
 def _equal_runs() -> dict[str, list[Run]]:
@@ -158,7 +171,7 @@ def _equal_runs() -> dict[str, list[Run]]:
 
 
 def ablation_says() -> str:
-    """Which changes moved the mean accuracy of the recorded runs by more than luck, in two sentences."""
+    """Which changes moved the mean accuracy of the recorded runs by more than luck, in three sentences."""
     found = _equal_runs()
     spreads = {name: evaluation.spread([_mean(run) for run in runs]) for name, runs in found.items() if runs}
     base = spreads.pop("accn", None)
@@ -169,8 +182,10 @@ def ablation_says() -> str:
         gain = spread.mean - base.mean
         luck = 3 * math.hypot(_error(base), _error(spread))
         (moved if abs(gain) > luck else still).append(f"{SAYS[name]} ({100 * gain:+.1f} points)")
-    far = f"More than three standard errors away from {base}: {', '.join(moved) or 'none'}."
-    return f"{far} Not told from luck: {', '.join(still)}." if still else far
+    (run, *_) = found["accn"]
+    given = f"Every network was given {run.epochs * _pairs(run):,} pairs. "
+    far = f"More than three standard errors away from `accn` with {base}: {', '.join(moved) or 'none'}."
+    return given + (f"{far} Not told from luck: {', '.join(still)}." if still else far)
 
 
 def _error(spread: evaluation.Spread) -> float:
@@ -202,27 +217,48 @@ def by_pairs() -> dict[str, pd.DataFrame]:
     return curves
 
 
+def at_printed_epochs() -> str:
+    """What the recorded runs had after those epochs of which the report prints the accuracy."""
+    figures = scoreboard.published("dual_cifar")
+    found = figures["metric"].str.extract(r"^epoch_(\d+)_valid_accuracy$")[0].dropna().astype(int)
+    said = []
+    for place, epoch in found.items():
+        name, printed = figures.loc[place, ["experiment", "value"]]
+        for run in scoreboard.longest(scoreboard.recorded(f"dual_cifar/{name}")):
+            if epoch > run.epochs or _pairs(run) != lab.FULL_EPOCH:
+                continue
+            ours = run.history.set_index("epoch").loc[epoch]
+            rate = "still at its first rate" if ours["lr"] == run.history["lr"].iloc[0] else "at a lower rate"
+            said.append(
+                f"After {epoch} epochs `{name}` validates at {printed:g} in the report, "
+                f"and at {ours['val_accuracy']:.3f} here, {rate}."
+            )
+    return " ".join(said) or "No recorded run has reached an epoch of which the report prints the accuracy."
+
+
 def costs(names: Iterable[str] = ("fmp3", "accn", "lacnn")) -> pd.DataFrame:
-    """What the report's networks cost: one image, and the report's epochs on two cores."""
+    """What the report's networks cost: one image, and an epoch on two cores as records foretell it."""
     rows = {}
+    families = measured.model_families()
+    speed = measured.speed(measured.CORES, families)
     for name in names:
         card = models.card(name)
         work = scoreboard.work(f"dual_cifar/{name}", {name: card.macs}, images=lab.FULL_EPOCH, epochs=1)
         rows[name] = {
             "parameters": f"{card.counts.total:,}",
             "million MACs an image": f"{card.macs / 1e6:,.0f}",
-            "hours an epoch on 2 cores": f"{work.total / scoreboard.THROUGHPUT / 3600:.2g}",
+            "hours an epoch on 2 cores": f"{measured.hours([work], 1, speed, families):.2g}",
         }
     return pd.DataFrame(rows).T
 
 
 def enlarged(pairs: ImageSet) -> Figure:
     """What the convolutions of `lacnn` see of a few averages, padded and scaled."""
-    rows = {"the average": pairs.images}
+    rows = {}
     for name, padded in (("padded", True), ("scaled", False)):
         seen = keras.ops.convert_to_numpy(allconv.enlarged(pairs.images.astype("float32"), padded=padded))
         rows[name] = np.rint(seen).astype(np.uint8)
-    return plots.image_rows(rows, title="An average as lacnn sees it")
+    return plots.image_rows(rows, title="Averages as lacnn sees them")
 
 
 def best(trained: Trained) -> str | None:
@@ -235,12 +271,7 @@ def best(trained: Trained) -> str | None:
 
 def summary(runs: Iterable[Run]) -> str:
     """What the records and this execution say, in two sentences."""
-    found = scoreboard.table("dual_cifar").dropna(subset=["as run", "as meant"], how="all")
-    said = [
-        f"On real images {name} scores {_first(row['as run'], row['as meant']):.4f} where the report has "
-        f"{row['published']:.4f}: {row['verdict']}."
-        for name, row in found.iterrows()
-    ]
+    said = [_against(row) for row in scoreboard.rows("dual_cifar") if row.judged.values]
     tests = [(run.metrics["test"]["n"], run.metrics["test"]["accuracy"], run) for run in runs]
     *_, top = max(tests, key=lambda test: test[:2])  # a network shown a handful of pairs is not compared
     here = (
@@ -250,5 +281,28 @@ def summary(runs: Iterable[Run]) -> str:
     return " ".join([*(said or ["None of the report's networks is on record with real images yet."]), here])
 
 
-def _first(*values: float) -> float:
-    return next(value for value in values if pd.notna(value))
+def _against(row: scoreboard.Row) -> str:
+    """Our figure beside the report's; of a run that was cut short no verdict, but by what it was."""
+    run = row.judged.runs[0]
+    budget = scoreboard.cut_short(run)
+    given, verdict = (f", cut short by {budget},", "") if budget else ("", f": {row.verdict}")
+    return (
+        f"On real images `{run.name.partition('/')[2]}`{given} scores {row.judged.mean:.4f}; "
+        f"`{row.experiment}` of the report has {row.published:.4f}{verdict}."
+    )
+
+
+def best_known() -> str:
+    """The best published figure for this task, and what a recorded step past the reports has."""
+    figures = scoreboard.published("dual_cifar").set_index("experiment")
+    known = figures.loc["best_published"]
+    said = f"The {known['where']}."
+    runs = scoreboard.longest(scoreboard.recorded("dual_cifar/better"))
+    if not runs:
+        return said
+    reached = evaluation.spread([_mean(run) for run in runs])
+    seen = runs[0].epochs * _pairs(runs[0])
+    return (
+        f"{said} `better`, {runs[0].record['model']['parameters']['total'] / 1e6:.1f} M parameters and "
+        f"{seen / 1e6:.2f} M pairs, has {reached} on our test pairs, which are not those of that figure."
+    )

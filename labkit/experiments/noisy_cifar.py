@@ -1,6 +1,6 @@
 """Experiments of chapter 1: train on wrong labels, then filter, correct or outvote them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -35,6 +35,7 @@ IN_EARNEST = {
 }
 SMALL_BATCH = 16  # in smoke, for cnn2: its batch normalization needs more steps than few true labels give
 BRIEF = {"smoke": 100, "quick": 2_000}
+COPIED = "vgg_copied_decay"
 
 
 def images(settings: Settings) -> ImageSet:
@@ -43,7 +44,10 @@ def images(settings: Settings) -> ImageSet:
 
 
 def unseen(settings: Settings) -> ImageSet | None:
-    """Test images apart from all others, which no protocol touches; None where the source has none."""
+    """Test images apart from all others, which no protocol touches; None where the source has none.
+
+    A course folder without a labelled test part takes CIFAR-10's own test images, where they lie beside it.
+    """
     return _unseen(*_source(settings)[:3])
 
 
@@ -54,6 +58,21 @@ def test_folder(settings: Settings) -> np.ndarray:
         return read_tiles([str(folder / name) for name, *_ in numbered(folder, prefix="test")])
     apart = unseen(settings)
     return (split(settings).test if apart is None else apart).images
+
+
+def fresh(settings: Settings, names: Iterable[str]) -> ImageSet:
+    """The test images that none of these experiments learnt from in the smaller split of a brief network."""
+    test = split(settings).test
+    short = {brief(settings, network(name)).n for name in names} - {settings.n}
+    learnt = {image.tobytes() for n in short for image in _learnt_from(split(replace(settings, n=n)))}
+    return test.take(np.array([image.tobytes() not in learnt for image in test.images]))
+
+
+def _learnt_from(parts: NoisySplit) -> Iterator[np.ndarray]:
+    """Every image of a split that trains, stops or selects something."""
+    for name, part in parts.parts().items():
+        if name not in ("test", "judge_test", "unseen"):
+            yield from part.images
 
 
 def split(settings: Settings) -> NoisySplit:
@@ -74,11 +93,12 @@ def _images(source: str, seed: int, n: int | None, noise_rate: float, noise_kind
 
 @lru_cache(maxsize=2)
 def _unseen(source: str, seed: int, n: int | None) -> ImageSet | None:
-    if source not in ("synthetic", "download"):
-        folder = Path(source)
-        if not ((folder / "test_images").is_dir() and (folder / "test_labels.csv").is_file()):
-            return None
-    return data.noisy_cifar_test(source, seed=seed, n=None if n is None else max(1, n // 10))
+    few = None if n is None else max(1, n // 10)
+    folder, beside = Path(source), Path(source).parent / "cifar-10-batches-bin"
+    labelled = (folder / "test_images").is_dir() and (folder / "test_labels.csv").is_file()
+    if source in ("synthetic", "download") or labelled:
+        return data.noisy_cifar_test(source, seed=seed, n=few)
+    return data.cifar10(beside)[1].take(slice(few)) if beside.is_dir() else None
 
 
 @lru_cache(maxsize=3)
@@ -347,7 +367,7 @@ def run(settings: Settings, name: str) -> Run:
 
 
 def network(name: str) -> str:
-    """The network that an experiment trains."""
+    """The classifier that an experiment trains, or whose labels it cleans."""
     return _experiment(name).network
 
 
@@ -359,6 +379,7 @@ class Plan:
     filtered: tuple[str, ...]
     cleaned: tuple[str, ...]
     answers: tuple[str, ...]
+    copied: tuple[str, ...]  # with the decay copied as a number
 
 
 def plan(settings: Settings) -> Plan:
@@ -371,6 +392,7 @@ def plan(settings: Settings) -> Plan:
         tuple(filtered[few]),
         tuple(f"{name}_{stage}" for name in chosen[few] for stage in STAGES),
         tuple(f"{name}_{answer}" for name in chosen[:1] for answer in ANSWERS),
+        (COPIED,) if "vgg" in chosen and settings.profile != "quick" else (),  # which has half an hour
     )
 
 
@@ -415,8 +437,8 @@ def _all() -> Iterator[tuple[str, _Experiment]]:
         for stage, (function, says) in (STAGES | ANSWERS).items():
             yield f"{net}_{stage}", _Experiment(net, says.format(net), partial(function, name=net))
     says = "vgg trained on the labels as given, with report 000's weight decay copied as a number."
-    copied = partial(model1, name="vgg", called="vgg_copied_decay", weight_decay=1e-4)
-    yield "vgg_copied_decay", _Experiment("vgg", says, copied)
+    copied = partial(model1, name="vgg", called=COPIED, weight_decay=1e-4)
+    yield COPIED, _Experiment("vgg", says, copied)
 
 
 EXPERIMENTS = dict(_all())

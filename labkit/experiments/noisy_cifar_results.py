@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 import pandas as pd
 
-from labkit import labels, models, scoreboard
-from labkit.chapters import Settings
+from labkit import labels, models, protocols, scoreboard
+from labkit.chapters import CHAPTERS, Settings
+from labkit.data import CIFAR10_CLASSES, ImageSet
 from labkit.experiments import noisy_cifar as lab
 from labkit.labels import Transition
 from labkit.protocols import NOISY_PROTOCOLS, NoisySplit
@@ -22,8 +24,30 @@ TOUCHING = (
     *(f"{name}_cleaner" for name in lab.CLASSIFIERS),
     *(f"{name}_confident" for name in lab.CLASSIFIERS),
 )
+MODEL2 = tuple(f"{name}_model2" for name in lab.CLASSIFIERS)
+COSTED = (
+    "histogram_baseline",
+    *lab.MODEL1,
+    *(f"{name}_filter" for name in lab.FILTERED),
+    *(f"{name}_{stage}" for name in lab.CLASSIFIERS for stage in lab.STAGES),
+)
+LOSSES = tuple(f"{name}_{loss}" for name in lab.CLASSIFIERS for loss in ("gce", "forward"))
+JUDGED = (*TOUCHING, *LOSSES, *MODEL2, *(f"{name}_mixup" for name in lab.CLASSIFIERS))
 ENOUGH = 100  # test images from which on an accuracy is worth printing
+ENOUGH_SEEN = 4_000  # images seen in training, over all epochs, from which on it is worth printing
+COURSE = (50_000, 10_000)  # images of the course, and how many of them, from the first on, have a true label
 ANSWERS = tuple(f"{lab.CLASSIFIERS[0]}_{answer}" for answer in lab.ANSWERS)
+COMPARED = (
+    "training, given labels",
+    "test, given labels",
+    "expected of it",
+    "test, true labels",
+    "by heart",
+)
+PUBLISHED = {
+    "published: training, given labels": "train_accuracy",
+    "published: test, true labels": "test_accuracy",
+}
 _USES = {
     "noisy": ("given", "train Model I"),
     "valid": ("true", "stop and select Models I and II"),
@@ -57,8 +81,8 @@ def to_show(names: Iterable[str], here: Runs, protocol: str) -> tuple[dict[str, 
     chapter's protocol where there is one; and what ran on synthetic images where nothing is recorded.
     """
     names = list(names)
-    made = in_earnest({name: here[name] for name in names if name in here})
-    if mine := scoreboard.of_the_reader(made):
+    made = {name: here[name] for name in names if name in here}
+    if mine := scoreboard.of_the_reader(in_earnest(made)):
         return mine, "this execution"
     found = {}
     for split in dict.fromkeys((protocol, *NOISY_PROTOCOLS)):
@@ -67,13 +91,17 @@ def to_show(names: Iterable[str], here: Runs, protocol: str) -> tuple[dict[str, 
                 found[name if split == protocol else f"{name} ({split})"] = run
     if found:
         return found, f"records on the course's data, under the protocol `{protocol}` or the one in brackets"
-    return made, "this execution"
+    return in_earnest(made) or made, "this execution"
 
 
 def in_earnest(runs: Runs) -> dict[str, Run]:
-    """The runs that were tested on enough images to say something; all of them where none was."""
-    enough = {name: run for name, run in runs.items() if run.metrics["test"]["n"] >= ENOUGH}
-    return enough or dict(runs)
+    """The runs that learnt from enough images, and were tested on enough, to say something."""
+    return {name: run for name, run in runs.items() if _says_something(run)}
+
+
+def _says_something(run: Run) -> bool:
+    seen = run.record["data"]["train"]["n"] * max(1, run.record["recipe"]["epochs"])
+    return run.metrics["test"]["n"] >= ENOUGH and seen >= ENOUGH_SEEN
 
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:
@@ -100,9 +128,9 @@ def accuracy(run: Run, part: str = "test") -> float:
 
 def spoken(run: Run) -> str:
     """The test accuracy with its interval, as a table shows it; of a run on few images only that it ran."""
-    tested = run.metrics["test"]
-    if tested["n"] < ENOUGH:
+    if not _says_something(run):
         return f"ran on {run.record['data']['train']['n']:,} images"
+    tested = run.metrics["test"]
     low, high = tested["interval"]
     return f"{tested['accuracy']:.3f} ({low:.2f}–{high:.2f})"
 
@@ -137,6 +165,50 @@ def sizes(parts: NoisySplit) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("part")
 
 
+def course_sizes(protocol: str) -> dict[str, int]:
+    """How many of the course's images each part of a protocol holds."""
+    total, known = COURSE
+    none = np.zeros(total, int)
+    blank = np.zeros((total, 1, 1, 3), np.uint8)
+    truth = np.where(np.arange(total) < known, 0, -1)
+    images = ImageSet(blank, none, CIFAR10_CLASSES, "the course", true_labels=truth)
+    return {name: len(part) for name, part in protocols.noisy_cifar(images, protocol).parts().items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Frequencies:
+    """How many labels name each class: as much of an image set as the figure of class shares reads."""
+
+    classes: tuple[str, ...]
+    numbers: np.ndarray
+
+    def counts(self) -> np.ndarray:
+        """The number of labels of each class."""
+        return self.numbers
+
+
+def frequencies(noise: Transition) -> dict[str, Frequencies]:
+    """How often each class is named by labels as given and by true ones, as a noise matrix counts them."""
+    given, true = noise.counts.sum(axis=0), noise.counts.sum(axis=1)
+    return {
+        "labels as given": Frequencies(CIFAR10_CLASSES, given),
+        "true labels": Frequencies(CIFAR10_CLASSES, true),
+    }
+
+
+def noise_to_draw(settings: Settings, here: Transition) -> tuple[Transition, str]:
+    """The noise that section 1 draws, and where it comes from in words.
+
+    Drawn images have drawn noise: unless the reader chose its kind or rate, that of the record is shown.
+    """
+    usual = {parameter.name: parameter.default for parameter in CHAPTERS["noisy_cifar"].own}
+    chosen = any(settings.own[name] != usual[name] for name in ("noise_rate", "noise_kind"))
+    real = None if chosen or settings.data != "synthetic" else real_noise()
+    if real is None:
+        return here, "the labels of this page"
+    return real, "a record on the course's data, since the labels of this page are drawn"
+
+
 def real_noise() -> Transition | None:
     """The noise of the course's data, from the baseline's record; None while there is none."""
     for protocol in NOISY_PROTOCOLS:
@@ -166,7 +238,10 @@ def expected_agreement(run: Run, matrix: np.ndarray) -> float:
 
 
 def agreement(runs: Runs, matrix: np.ndarray) -> pd.DataFrame:
-    """Accuracies by given and by true labels; `by heart` is how much better known its own labels are."""
+    """Accuracies by given and by true labels, ours and published.
+
+    `by heart` is how much better a network knows the given labels of images that it was trained on.
+    """
     rows = {
         name: {
             "training, given labels": accuracy(run, "train_given"),
@@ -177,28 +252,45 @@ def agreement(runs: Runs, matrix: np.ndarray) -> pd.DataFrame:
         }
         for name, run in runs.items()
     }
-    return pd.DataFrame(rows).T.rename_axis("Model I")
+    without_run = [name for name in lab.MODEL1 if name not in {shown.partition(" ")[0] for shown in rows}]
+    table = pd.DataFrame(rows, index=COMPARED).T.reindex([*rows, *without_run]).rename_axis("Model I")
+    names = table.index.str.partition(" ").get_level_values(0)
+    for title, metric in PUBLISHED.items():
+        table[title] = published(metric).reindex(names).to_numpy()
+    return table
+
+
+def published(metric: str) -> pd.Series:
+    """What the reports print under one name, by experiment."""
+    figures = scoreboard.published("noisy_cifar")
+    wanted = (figures["metric"] == metric) & figures["report"].str.isdigit()
+    return figures[wanted].set_index("experiment")["value"]
 
 
 def corrections(runs: Runs) -> pd.DataFrame:
-    """How well each method judged labels whose truth it did not know, and what was trained on the outcome."""
+    """How well each method judged labels whose truth it did not know, and what was trained on the outcome.
+
+    A loss that touches no label has nothing to be judged by but that accuracy.
+    """
+    shares = ("precision", "recall", "residual_noise", "kept")
     rows = {}
     for name, run in runs.items():
-        judged = run.metrics.get("corrections")
-        if judged is None:
-            continue
-        shares = {key: judged[key] for key in ("precision", "recall", "residual_noise", "kept")}
-        rows[name] = {"judged": judged["n"], **shares}
-    columns = ["judged", "precision", "recall", "residual_noise", "kept"]
-    table = pd.DataFrame(rows, index=columns).T.astype(
-        {"judged": "Int64"} | dict.fromkeys(columns[1:], float)
-    )
+        judged = run.metrics.get("corrections", {})
+        if judged or name.partition(" ")[0] in LOSSES:
+            numbers = {key: judged.get(key, math.nan) for key in shares}
+            rows[name] = {"judged": judged.get("n", math.nan), **numbers, **_trained_on_it(name, runs)}
+    columns = ["judged", *shares, "test accuracy", "with mixup"]
+    table = pd.DataFrame(rows, index=columns).T.astype(float)
     return table.rename(columns={"residual_noise": "residual noise"}).rename_axis("method")
 
 
-def first_classifier(settings: Settings) -> str:
-    """The first of report 000's networks that the reader chose."""
-    return next((name for name in lab.CLASSIFIERS if name in settings.models), lab.CLASSIFIERS[0])
+def _trained_on_it(name: str, runs: Runs) -> dict[str, float]:
+    """The test accuracies of the networks that were trained on the labels a method gave."""
+    trained = {"test accuracy": name}
+    if "_cleaner" in name:
+        stages = {"test accuracy": "_model2", "with mixup": "_mixup"}
+        trained = {title: name.replace("_cleaner", stage) for title, stage in stages.items()}
+    return {title: accuracy(runs[other]) for title, other in trained.items() if other in runs}
 
 
 def leak(runs: Runs) -> pd.DataFrame:
@@ -211,17 +303,28 @@ def leak(runs: Runs) -> pd.DataFrame:
         }
         for name, run in runs.items()
     }
-    return pd.DataFrame(rows).T.rename_axis("Model II")
+    columns = ["test images", "unseen images", "test minus unseen"]
+    return pd.DataFrame(rows, index=columns).T.rename_axis("Model II")
 
 
 def both_ways(settings: Settings) -> dict[str, Run]:
-    """A Model II with the leak and without: as recorded, and as trained here."""
-    name = f"{first_classifier(settings)}_model2"
+    """Models II with the leak and without: every one on record, and the first chosen as trained here."""
     ways = {"test labels leak": "report000", "images kept apart": "honest"}
-    on_record = {way: recorded([name], split) for way, split in ways.items()}
-    runs = {f"{way}, on record": found[name] for way, found in on_record.items() if found}
-    runs |= {f"{way}, here": lab.run(lab.under(settings, split), name) for way, split in ways.items()}
-    return in_earnest(runs)
+    runs = {
+        f"{name}, {way}, on record": run
+        for way, split in ways.items()
+        for name, run in recorded(MODEL2, split).items()
+    }
+    for name in [name for name in lab.plan(settings).cleaned if name in MODEL2][:1]:
+        for way, split in ways.items():
+            runs[f"{name}, {way}, here"] = lab.run(lab.under(settings, split), name)
+    return in_earnest(dict(sorted(runs.items(), key=lambda found: found[0].partition(",")[0])))
+
+
+def luck(run: Run) -> float:
+    """How far accuracy on test and on unseen images may lie apart by chance, in 19 of 20 draws."""
+    parts = (run.metrics["test"], run.metrics["unseen"])
+    return 1.96 * math.sqrt(sum(part["accuracy"] * (1 - part["accuracy"]) / part["n"] for part in parts))
 
 
 def lowest_loss(classes: int, smoothing: float, low: float, high: float) -> float:
@@ -235,19 +338,17 @@ def floors() -> pd.DataFrame:
     """The smallest loss the cleaner's outputs can reach with smoothed labels, and the smallest on record."""
     smoothing = RECIPES["report000_cleaner"].label_smoothing
     target = labels.smooth(np.eye(10)[0], smoothing)
-    name = f"{lab.CLASSIFIERS[0]}_cleaner"
     rows = {
-        "clipped to 0–1 and taken for logits": (lowest_loss(10, smoothing, 0, 1), _least(name, "report000")),
-        "logits without bounds": (float(-(target * np.log(target)).sum()), _least(name, "honest")),
+        "clipped to 0–1 and taken for logits": (lowest_loss(10, smoothing, 0, 1), _least("report000")),
+        "logits without bounds": (float(-(target * np.log(target)).sum()), _least("honest")),
     }
-    columns = ["smallest loss possible", f"smallest training loss of {name} on record"]
+    columns = ["smallest loss possible", "smallest training loss of a cleaner on record"]
     return pd.DataFrame(rows, index=columns).T.rename_axis("outputs")
 
 
-def _least(name: str, protocol: str) -> float:
-    return min(
-        (min(run.record["history"]["loss"]) for run in recorded([name], protocol).values()), default=math.nan
-    )
+def _least(protocol: str) -> float:
+    cleaners = recorded([f"{name}_cleaner" for name in lab.CLASSIFIERS], protocol)
+    return min((min(run.record["history"]["loss"]) for run in cleaners.values()), default=math.nan)
 
 
 def decays() -> pd.DataFrame:
@@ -255,7 +356,7 @@ def decays() -> pd.DataFrame:
     recipe = RECIPES["report000_model1"]
     per_step = recipe.lr * recipe.weight_decay  # what tensorflow-addons subtracts, whatever the rate
     copied = recipe.lr * per_step  # what Keras makes of the same number
-    steps = math.ceil(scoreboard.TRAINED_ON["noisy_cifar"] / recipe.batch_size)
+    steps = math.ceil(course_sizes("report000")["noisy"] / recipe.batch_size)
     rows = {
         "the report, with tensorflow-addons": (per_step, per_step),
         "Keras 3, the number copied": (per_step, copied),
@@ -274,14 +375,20 @@ def worth(n: int, rate: float, score: float, classes: int) -> float:
     return n * slope**2 * score * (1 - score) / (agreed * (1 - agreed))
 
 
-def best(runs: Runs, default: str) -> str:
-    """The run with the highest validation accuracy, of those validated on the most images."""
-    counts = {name: (run.record["data"]["valid"] or {"n": 0})["n"] for name, run in runs.items()}
-    most = max(counts.values(), default=0)
+def best(runs: Runs, valid: ImageSet | None, default: str) -> str:
+    """The run with the highest accuracy on the validation images, by the same labels for all.
+
+    Where no run was validated on them, those that were validated as the first was are compared; where
+    nothing validates, the first is taken.
+    """
+    seen = {name: (run.record["data"]["valid"] or {}).get("fingerprint") for name, run in runs.items()}
+    wanted = None if valid is None else valid.fingerprint()
+    if wanted not in seen.values():
+        wanted = next(iter(seen.values()), None)
     scores = {
         name: max(runs[name].record["history"].get("val_accuracy", [-1.0]))
-        for name in counts
-        if counts[name] == most
+        for name in runs
+        if seen[name] == wanted
     }
     return max(scores, key=scores.__getitem__, default=default)
 
@@ -303,22 +410,32 @@ def reports(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 def costs(names: Iterable[str], here: Runs) -> pd.DataFrame:
     """Size of each experiment's network, and seconds an epoch: published, recorded, here."""
     names = list(names)
-    figures = scoreboard.published("noisy_cifar")
-    seconds = figures[figures["metric"] == "seconds_per_epoch"].set_index("experiment")["value"]
+    seconds = published("seconds_per_epoch")
     on_record = recorded(names, "report001") | recorded(names, "report000") | recorded(names, "honest")
+    made = in_earnest({name: here[name] for name in names if name in here})
     rows = {}
     for name in names:
-        card = models.card(lab.network(name))
+        parameters, macs = size(name)
         rows[name] = {
-            "parameters": card.counts.total,
-            "million MACs": card.macs / 1e6,
+            "parameters": parameters,
+            "million MACs": macs / 1e6,
             "s an epoch, published": seconds.get(name, math.nan),
-            "s an epoch, recorded": _seconds(on_record.get(name)),
-            "s an epoch, here": _seconds(here.get(name)),
+            "recorded (images)": _seconds(on_record.get(name)),
+            "here (images)": _seconds(made.get(name)),
         }
-    return pd.DataFrame(rows).T.rename_axis("experiment")
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("experiment")
 
 
-def _seconds(run: Run | None) -> float:
+@cache
+def size(name: str) -> tuple[int, int]:
+    """Parameters, and multiply-adds for one image, of what an experiment trains."""
+    network = lab.network(name)
+    if name.endswith("_cleaner"):
+        judge = models.build("label_cleaner", classifier=network)
+        return models.counts(judge).total, models.macs(judge)
+    return models.card(network).counts.total, models.card(network).macs
+
+
+def _seconds(run: Run | None) -> str:
     found = None if run is None else run.record["seconds_per_epoch"]
-    return math.nan if found is None else found
+    return NONE if found is None else f"{found:.1f} ({run.record['data']['train']['n']:,})"

@@ -5,17 +5,28 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from labkit import chapters, scoreboard
-from labkit.chapters import Settings
+from labkit import chapters, models, scoreboard
+from labkit.chapters import CHAPTERS, Settings
 from labkit.experiments import noisy_cifar as lab
-from labkit.experiments.noisy_cifar_results import Runs, accuracy, in_earnest, real_noise, recorded, worth
+from labkit.experiments.noisy_cifar_results import (
+    COMPARED,
+    MODEL2,
+    Runs,
+    accuracy,
+    course_sizes,
+    in_earnest,
+    luck,
+    published,
+    real_noise,
+    recorded,
+    to_show,
+    worth,
+)
 from labkit.labels import Transition
+from labkit.protocols import NoisySplit
+from labkit.runs import Run
 
 LIMITS = {"smoke": "a minute on two cores, beyond starting up", "quick": "half an hour on a laptop"}
-_SHOWS = {
-    "smoke": "that everything runs: two small networks learn a little, the others take a few steps",
-    "quick": "the order of the methods: small networks train for some epochs, deep ones on few images",
-}
 FAMILIES = {
     "Colour histograms and logistic regression": ("histogram_baseline",),
     "Model I, trained on the labels as given": tuple(lab.MODEL1),
@@ -26,22 +37,30 @@ FAMILIES = {
     "the same with mixup": tuple(f"{name}_mixup" for name in lab.CLASSIFIERS),
     "the field's answers": tuple(f"{name}_{answer}" for name in lab.CLASSIFIERS for answer in lab.ANSWERS),
 }
-REPORT000_VALIDATION = 4_500  # of the course's images, with labels as given
-HONEST_VALIDATION = 1_000  # with true ones
 
 
 def profiles() -> str:
     """What each profile shows, how long that takes, and the command that runs it, as a list."""
     done = recorded(lab.EXPERIMENTS, "honest")
-    scores = [accuracy(run) for run in done.values() if "test" in run.metrics]
+    scores = [accuracy(run) for name, run in done.items() if not name.endswith("_cleaner")]
     hours = sum(run.seconds for run in done.values()) / 3600
-    rows = [(name, f"meant to stay within {LIMITS[name]}", shows) for name, shows in _SHOWS.items()]
+    rows = [(name, f"meant to stay within {limit}", _trains(name)) for name, limit in LIMITS.items()]
     time = f"{hours:.1f} h for the {len(done)} runs on record" if done else "not measured yet"
     expect = f"test accuracies from {min(scores):.2f} to {max(scores):.2f}" if scores else "no record yet"
     rows.append(("full", time, f"the recipes of the reports; {expect}"))
     return "\n".join(
         f"- **{name}** ({time}): {shows}\n  ```bash\n  {chapters.command('noisy_cifar', _asked(name))}\n  ```"
         for name, time, shows in rows
+    )
+
+
+def _trains(profile: str) -> str:
+    """Which networks a short profile trains in earnest, and how little the others get."""
+    usual = CHAPTERS["noisy_cifar"].profiles[profile]
+    names = [f"`{name}`" for name in lab.IN_EARNEST[profile] if name != "histogram"]
+    return (
+        f"{', '.join(names[:-1])} and {names[-1]} train for {usual.epochs} epochs at most on a set of "
+        f"{usual.n:,} images, the other networks for one epoch on a set of {lab.BRIEF[profile]:,}"
     )
 
 
@@ -70,12 +89,22 @@ def told(here: Transition, classes: int) -> str:
         lines.append(
             sentence.format("On the course's data", real.rate, real.bits, math.log2(classes), classes)
         )
-    return " ".join(lines)
+    return " ".join([*lines, "What labels seem to tell by chance, for being few, is taken off."])
+
+
+def counted(drawn: Transition) -> str:
+    """How far wrong labels move the shares of the classes, in words."""
+    given, true = (drawn.counts.sum(axis=axis) / drawn.counts.sum() for axis in (0, 1))
+    return (
+        f"No class's share of the images changes by more than {100 * abs(given - true).max():.1f} points, "
+        f"although {drawn.rate:.1%} of the labels are wrong: where as many labels leave a class as come to "
+        "it, counting shows nothing."
+    )
 
 
 def arithmetic(table: pd.DataFrame, source: str) -> str:
     """What the table of agreement shows, in words."""
-    table = table.dropna()
+    table = table.dropna(subset=list(COMPARED))
     if not len(table):
         return f"Nothing to compare in {source}."
     off = (table["test, given labels"] - table["expected of it"]).abs().max()
@@ -91,9 +120,64 @@ def arithmetic(table: pd.DataFrame, source: str) -> str:
     )
 
 
+def worked() -> str:
+    """The published low training and high test accuracy, worked out from the rate of the noise."""
+    noise = real_noise()
+    if noise is None:
+        return "The noise of the course's data is not on record, so the published figures are not worked out."
+    train, valid, test = map(published, ("train_accuracy", "valid_accuracy", "test_accuracy"))
+    name = test[list(lab.CLASSIFIERS)].idxmax()
+    score, by_chance = test[name], noise.rate / (len(noise.counts) - 1)
+    expected = score * (1 - noise.rate) + (1 - score) * by_chance
+    return (
+        f"Report 000 prints {train[name]:.4f} in training and {test[name]:.4f} in the test for `{name}`. "
+        f"With {noise.rate:.4f} of the labels wrong, evenly over the other classes, a network that is right "
+        f"so often agrees with {score:.4f} × {1 - noise.rate:.4f} + {1 - score:.4f} × {by_chance:.4f} = "
+        f"{expected:.4f} of the given labels of images it has not trained on. The report's validation, on "
+        f"such images, says {valid[name]:.4f}."
+    )
+
+
+def filtered(here: Runs, protocol: str) -> str:
+    """What the first network of a filter kept, and what the second gained by it, in words."""
+    shown, source = to_show([f"{name}_filter" for name in lab.FILTERED], here, protocol)
+    lines = [_filtered(name, run) for name, run in in_earnest(shown).items() if "corrections" in run.metrics]
+    return " ".join([f"From {source}:", *lines]) if lines else "No filter has been run on enough images yet."
+
+
+def _filtered(name: str, run: Run) -> str:
+    judged = run.metrics["corrections"]
+    said = (
+        f"the first network of `{name}` agrees with {judged['kept']:.1%} of the given labels that it is "
+        f"judged by, and {judged['residual_noise']:.1%} of those are wrong; the second names "
+        f"{accuracy(run):.3f} of the test images"
+    )
+    protocol = run.name.rpartition("-")[2]
+    stage = name.partition(" ")[0].replace("_filter", "_stage1")
+    first = recorded([stage], protocol).get(stage) if run.folder is None else None
+    return said + (f", where the first named {accuracy(first):.3f}." if first else ".")
+
+
+def answered(here: Runs, protocol: str) -> str:
+    """How the field's answers compare with the same network trained on the labels as given, in words."""
+    names = [f"{name}_{answer}" for name in lab.CLASSIFIERS for answer in lab.ANSWERS]
+    shown, source = to_show(names, here, protocol)
+    shown = in_earnest(shown)
+    if not shown:
+        return "None of the three has been run on enough images yet, here or on record, to compare them."
+    top = max(shown, key=lambda name: accuracy(shown[name]))
+    network, *under = top.split(" ")  # a record of another protocol has it in brackets
+    plain = " ".join([lab.network(network), *under])
+    believing = in_earnest(to_show([lab.network(network)], here, protocol)[0]).get(plain)
+    than = (
+        f"; trained on every label as given, `{plain}` names {accuracy(believing):.3f}" if believing else ""
+    )
+    return f"From {source}: `{top}` names most, {accuracy(shown[top]):.3f} of the test images{than}."
+
+
 def judged(table: pd.DataFrame, here: Transition, source: str) -> str:
     """What the table of corrections shows, in words."""
-    table = table.dropna()
+    table = table.dropna(subset=["residual noise", "kept"])
     if not len(table):
         return "No method that touches labels was run."
     real = real_noise() if source.startswith("records") else None
@@ -109,56 +193,92 @@ def judged(table: pd.DataFrame, here: Transition, source: str) -> str:
     )
 
 
-def leaked(name: str) -> str:
-    """What the leak is worth on the course's data, in words, or which record is missing."""
-    published = scoreboard.row(f"noisy_cifar/{name}").published
+def leaked() -> str:
+    """What the leak is worth on the course's data, in words, and which records are missing."""
+    lines = [said for name in MODEL2 if (said := _leaked(name))]
+    return " ".join([*lines, missing(MODEL2, "report000")])
+
+
+def _leaked(name: str) -> str:
+    """What the records say of one Model II; nothing where it has none."""
     as_run, honest = (recorded([name], split).get(name) for split in ("report000", "honest"))
-    first = f"Report 000 prints {published:.4f} for `{name}`."
-    if as_run is None or honest is None:
-        absent = [key for key, run in (("report000", as_run), ("honest", honest)) if run is None]
-        under = " and ".join(f"`{protocol}`" for protocol in absent)
-        return f"{first} On the course's data there is no record of it yet under the protocol {under}."
-    difference = accuracy(as_run) - accuracy(honest)
-    words = (
-        f"{first} On the course's data, run as the report did, it scores {accuracy(as_run):.4f} here, and "
-        f"{accuracy(honest):.4f} with the images kept apart: {100 * difference:.1f} points of difference."
-    )
-    if "unseen" not in as_run.metrics:
-        return words
-    unseen = accuracy(as_run, "unseen")
-    return (
-        f"{words} Of images that it had never seen in any form, the leaky model names {unseen:.4f}: "
-        f"{100 * (accuracy(as_run) - unseen):.1f} points of its test accuracy come from having seen the "
-        "answers."
-    )
+    if as_run is None and honest is None:
+        return ""
+    ours = [f"{accuracy(as_run):.4f} run as the report did"] if as_run else []
+    ours += [f"{accuracy(honest):.4f} with the images kept apart"] if honest else []
+    printed = scoreboard.row(f"noisy_cifar/{name}").published
+    said = f"Report 000 prints {printed:.4f} for `{name}`; on the course's data we get {', and '.join(ours)}."
+    return f"{said} {_gap(as_run)}" if as_run and "unseen" in as_run.metrics else said
 
 
-def validated(here: Transition) -> str:
+def _gap(leaky: Run) -> str:
+    """How much better a leaky model does on test images than on unseen ones, and if chance explains it."""
+    points, chance = 100 * (accuracy(leaky) - accuracy(leaky, "unseen")), 100 * luck(leaky)
+    said = (
+        f"Of images that it had never seen in any form, the leaky one names {accuracy(leaky, 'unseen'):.4f}: "
+    )
+    if points > chance:
+        return f"{said}{points:.1f} points of its test accuracy come from having seen the answers."
+    return f"{said}{points:+.1f} points between the two are within the {chance:.1f} that chance allows."
+
+
+def validated(here: Transition, parts: NoisySplit) -> str:
     """What validation on given labels is worth in true ones, in words."""
     rate = (real_noise() or here).rate
     score = scoreboard.row("noisy_cifar/vgg").published
-    true = worth(REPORT000_VALIDATION, rate, score, 10)
+    given, true = (course_sizes(protocol)["valid"] for protocol in ("report000", "honest"))
+    ours = "no image validates" if parts.valid is None else f"{len(parts.valid):,} images validate"
     return (
         f"At the published accuracy of the VGG, {score:.4f}, and with {rate:.1%} of the labels wrong, the "
-        f"{REPORT000_VALIDATION:,} labels that report 000 validates on tell as much as {true:,.0f} true ones "
-        f"would. The protocol `honest` sets {HONEST_VALIDATION:,} true labels aside for this."
+        f"{given:,} labels that report 000 validates on tell as much as {worth(given, rate, score, 10):,.0f} "
+        f"true ones would. Of the course's data the protocol `honest` sets {true:,} true labels aside for "
+        f"this. On this page, under `{parts.protocol}`, {ours}."
+    )
+
+
+def predicted(table: pd.DataFrame, n: int) -> str:
+    """Which of the three functions is right most often, in words."""
+    scores = table["accuracy"].astype(float).sort_values(ascending=False)
+    first, second, last = scores.index
+    return (
+        f"Of the {n:,} test images on this page, `{first}` names {scores[first]:.3f}, `{second}` "
+        f"{scores[second]:.3f} and `{last}` {scores[last]:.3f}."
+    )
+
+
+def costly() -> str:
+    """Why parameters alone do not tell what a network costs, in words."""
+    cards = {name: models.card(name) for name in lab.MODEL1}
+    small = min(cards, key=lambda name: cards[name].counts.total)
+    light = min(cards, key=lambda name: cards[name].macs)
+    if small == light:
+        return f"`{small}` has both the fewest parameters and the fewest multiply-adds."
+    more = cards[light].counts.total / cards[small].counts.total
+    busier = cards[small].macs / cards[light].macs
+    return (
+        f"Few parameters do not make a network cheap: `{light}` has {more:.1f} times as many as `{small}`, "
+        f"which takes {busier:.1f} times the multiply-adds, since a convolution uses each of its weights at "
+        "every place of an image."
     )
 
 
 def summary(settings: Settings, here: Runs) -> str:
-    """The best of each kind of method: from records on real data where there are any, else from here."""
-    done = recorded(lab.EXPERIMENTS, "honest")
-    runs = in_earnest({name: run for name, run in (done or here).items() if "test" in run.metrics})
-    place = (
-        "On the course's data, by the honest protocol"
-        if done
-        else f"In this execution ({settings.data} data)"
-    )
+    """The best of each kind of method: from this execution if it had real images, else from the records."""
+    scored = in_earnest({name: run for name, run in here.items() if "test" in run.metrics})
+    mine, done = scoreboard.of_the_reader(scored), recorded(lab.EXPERIMENTS, "honest")
+    runs, where = scored, f"In this execution, on drawn images, under the protocol `{settings.protocol}`"
+    if mine:
+        runs, where = mine, f"In this execution, under the protocol `{settings.protocol}`"
+    elif done:
+        runs, where = done, "On the course's data, by the honest protocol"
     lines = []
+    if "histogram_baseline" in runs:
+        given = accuracy(runs["histogram_baseline"], "given_labels")
+        lines.append(f"- The labels as given, against true ones: {given:.3f}")
     for title, names in FAMILIES.items():
         found = {name: accuracy(runs[name]) for name in names if name in runs}
         if found:
             top = max(found, key=found.__getitem__)
             others = f", the best of {len(found)}" if len(found) > 1 else ""
             lines.append(f"- {title}: {found[top]:.3f} with `{top}`{others}")
-    return "\n".join([f"{place}, on true test labels:", "", *lines])
+    return "\n".join([f"{where}, on true test labels:", "", *lines])

@@ -14,18 +14,18 @@ import numpy as np
 
 from labkit.augment import Batches
 from labkit.errors import RunError
-from labkit.recipes import Recipe
+from labkit.recipes import Recipe, mode
 from labkit.training.progress import say
 
 STATE = "state.npz"
 _AFTER_TRAINING = 2**31 - 1  # the "epoch" of the dropout states that a finished model is left with
 
 
-def monitored(recipe: Recipe, two_headed: bool) -> str:
-    """The name of the monitored number in Keras' logs."""
-    if two_headed and recipe.monitor.endswith("accuracy"):
-        return recipe.monitor.replace("accuracy", "mean_accuracy")
-    return recipe.monitor
+def logged(number: str, two_headed: bool) -> str:
+    """The name of a monitored number in Keras' logs."""
+    if two_headed and number.endswith("accuracy"):
+        return number.replace("accuracy", "mean_accuracy")
+    return number
 
 
 def seed_generators(model: keras.Model, seed: int, epoch: int = _AFTER_TRAINING) -> None:
@@ -109,7 +109,7 @@ class Closing(keras.callbacks.Callback):
     def __init__(
         self,
         recipe: Recipe,
-        monitor: str,
+        kept_by: str,
         folder: Path | None,
         *,
         save_every: float,
@@ -118,7 +118,7 @@ class Closing(keras.callbacks.Callback):
     ):
         """Keep state in a folder, or nothing; `note` is told of every saved state."""
         super().__init__()
-        self.recipe, self.monitor, self.folder = recipe, monitor, folder
+        self.recipe, self.kept_by, self.folder = recipe, kept_by, folder
         self.save_every, self.until, self.note = save_every, until, note
         self.others: list[keras.callbacks.Callback] = []  # whose counters belong to the state
         self.progress = Progress()
@@ -152,11 +152,11 @@ class Closing(keras.callbacks.Callback):
             self.save()
 
     def _keep_best(self, logs: Mapping[str, float]) -> None:
-        value = logs.get(self.monitor)
+        value = logs.get(self.kept_by)
         if value is None:
             return
         best = self.progress.best
-        if best is None or (value > best if self.recipe.mode == "max" else value < best):
+        if best is None or (value > best if mode(self.recipe.kept_by) == "max" else value < best):
             self.progress.best, self.progress.best_epoch = float(value), self.progress.epoch
             if self.recipe.restore_best:
                 self.best_weights = self.model.get_weights()

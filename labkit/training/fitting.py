@@ -24,7 +24,7 @@ from labkit.recipes import Recipe
 from labkit.runs.record import LOCK, RECORD, Run, default_folder, read, write
 from labkit.runs.schema import VERSION
 from labkit.training import machine
-from labkit.training.callbacks import Closing, Diverged, Opening, Progress, monitored, seed_generators
+from labkit.training.callbacks import Closing, Diverged, Opening, Progress, logged, seed_generators
 from labkit.training.compiling import compile_model, precision
 from labkit.training.devices import asked, check_devices, placed, shared
 from labkit.training.failures import explained
@@ -61,7 +61,11 @@ class _Job:
 
     @property
     def monitor(self) -> str:
-        return monitored(self.recipe, bool(self.heads))
+        return logged(self.recipe.monitor, bool(self.heads))
+
+    @property
+    def kept_by(self) -> str:
+        return logged(self.recipe.kept_by, bool(self.heads))
 
 
 def fit(
@@ -122,9 +126,9 @@ def _checked_name(run: str | None, model: keras.Model) -> str:
 def _check(job: _Job) -> None:
     """Refuse what cannot work before anything is computed."""
     check_devices(job.devices, job.recipe.batch_size)
-    if job.valid is None and job.recipe.needs_monitor and job.recipe.monitor.startswith("val_"):
+    if job.valid is None and job.recipe.needs_validation:
         raise RecipeError(
-            f"The recipe watches {job.recipe.monitor}, and there are no validation images.",
+            f"The recipe goes by {job.recipe.monitor}, and there are no validation images.",
             mend="give some, or use recipe.but(monitor='accuracy') or "
             "recipe.but(patience=None, restore_best=False)",
         )
@@ -337,7 +341,7 @@ def _trained(job: _Job, record: dict[str, Any], folder: Path | None) -> dict[str
             write(folder / RECORD, noted)
         return noted
 
-    closing = Closing(job.recipe, job.monitor, folder, save_every=job.save_every, until=job.until, note=note)
+    closing = Closing(job.recipe, job.kept_by, folder, save_every=job.save_every, until=job.until, note=note)
     try:
         note(closing.progress)
         if job.frozen_once:

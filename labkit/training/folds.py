@@ -35,7 +35,7 @@ def out_of_fold(
     probabilities = np.empty((len(images), len(images.classes)))
     for number, (inside, outside) in enumerate(split_folds(len(images), folds, seed), start=1):
         train, valid = images.take(inside), None
-        if recipe.needs_monitor and recipe.monitor.startswith("val_"):
+        if recipe.needs_validation:
             train, valid = train.split(1 - VALIDATION_SHARE, VALIDATION_SHARE, seed=seed)
         model = build()
         name = run and f"{run}_fold{number}of{folds}"
