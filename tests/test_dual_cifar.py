@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from labkit import chapters, evaluation, models, scoreboard
+from labkit import chapters, evaluation, models, plots, scoreboard
 from labkit.experiments import dual_cifar, names
 from labkit.experiments import dual_cifar_results as results
 from labkit.models import allconv
@@ -223,7 +223,8 @@ def test_padding_keeps_the_pixels_and_scaling_blends_them(parts):
     np.testing.assert_array_equal(padded[:, 47:79, 47:79], image)
     assert padded.sum() == image.sum()
     assert scaled.mean() == pytest.approx(image.mean(), rel=0.01)
-    assert len(results.enlarged(parts.test.take(range(3))).axes) == 6
+    drawn = results.enlarged(parts.test.take(range(3)))
+    assert plots.alt(drawn) == "Averages as lacnn sees them in rows: padded, scaled."
 
 
 def test_costs_are_those_of_the_cards():
