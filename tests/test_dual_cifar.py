@@ -80,7 +80,7 @@ def test_equal_weights_give_the_fixed_test_pairs(settings, linear, parts):
     run = dual_cifar.with_shares(settings, *linear, parts)
     found = results.table(run.metrics["test_shares"]["ways"])
     assert found.loc["0.5", "mean"] == pytest.approx(run.metrics["test"]["accuracy"], abs=1e-4)
-    assert sorted(map(float, found.index)) == list(dual_cifar.SHARES)
+    assert sorted(map(float, found.index)) == list(dual_cifar.FEW_SHARES)
     validate(run.record)
 
 
@@ -209,11 +209,13 @@ def test_figures_are_drawn_of_records_where_this_execution_had_no_real_images(re
 
 
 def test_the_largest_network_is_trained_in_full_only_on_a_gpu(settings, monkeypatch):
-    full = replace(settings, profile="full")
+    quick, full = (replace(settings, profile=profile) for profile in ("quick", "full"))
     monkeypatch.setattr(dual_cifar.machine, "accelerators", list)
-    assert dual_cifar.affordable(settings) and not dual_cifar.affordable(full)
+    assert dual_cifar.largest(settings) == (None,)
+    assert dual_cifar.largest(quick) == (None, dual_cifar.PADDED)
+    assert dual_cifar.largest(full) == ()
     monkeypatch.setattr(dual_cifar.machine, "accelerators", lambda: ["gpu:0"])
-    assert dual_cifar.affordable(full)
+    assert dual_cifar.largest(full) == (None, dual_cifar.PADDED)
 
 
 def test_padding_keeps_the_pixels_and_scaling_blends_them(parts):

@@ -21,6 +21,7 @@ FULL_EPOCH = 44_992  # 703 batches of 64, as in the report
 FIXED_PAIRS = 10_000
 PASSES = {"smoke": (1, 2), "quick": (1, 3, 10), "full": (1, 3, 10, 30, 100)}
 SHARES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)  # of the first image in the average
+FEW_SHARES = (0.2, 0.5, 0.8)  # in smoke
 BRIEF = {"smoke": 2, "quick": 16}  # pairs for the network that costs 26 billion multiply-adds each
 REPORTED = {
     "fmp3": "report003_fmp3",
@@ -105,9 +106,11 @@ def _shape(parts: DualSplit, options: Mapping[str, Any]) -> dict[str, Any]:
     return {"classes": classes, **options, **joint}
 
 
-def affordable(settings: Settings) -> bool:
-    """Whether `lacnn` is trained where all others are: on a handful of pairs, or in full on a GPU."""
-    return settings.profile in BRIEF or bool(machine.accelerators())
+def largest(settings: Settings) -> tuple[Change | None, ...]:
+    """The ways in which `lacnn` is trained beside the others: on a handful of pairs, or in full on a GPU."""
+    if settings.profile == "full" and not machine.accelerators():
+        return ()
+    return (None,) if settings.profile == "smoke" else (None, PADDED)
 
 
 def _name(settings: Settings, change: Change) -> str:
@@ -206,7 +209,8 @@ def with_passes(settings: Settings, model: keras.Model, run: Run, parts: DualSpl
 
 def with_shares(settings: Settings, model: keras.Model, run: Run, parts: DualSplit) -> Run:
     """Add to a run's record how it names the same test pairs averaged unequally."""
-    weights = {f"{weight:g}": weight for weight in (settings.weight, *SHARES)}
+    shares = FEW_SHARES if settings.profile == "smoke" else SHARES
+    weights = {f"{weight:g}": weight for weight in (settings.weight, *shares)}
     if _known(run, "test_shares", parts, weights):
         return run
     answers = {}
