@@ -408,7 +408,7 @@ CHAPTERS: dict[str, Chapter] = {
                     "What is done to each image before the two are averaged.",
                 ),
             ),
-            {"smoke": Profile(400, 1, 32), "quick": Profile(15_000, 3), "full": Profile()},
+            {"smoke": Profile(240, 1, 32), "quick": Profile(15_000, 3), "full": Profile()},
         ),
         Chapter(
             "cifar100",
