@@ -85,6 +85,18 @@ class Side:
         return math.sqrt(sum((value - self.mean) ** 2 for value in self.values) / (len(self.values) - 1))
 
     @property
+    def luck(self) -> float:
+        """The standard deviation between seeds; of fewer than three it is taken as at least one point."""
+        if len(self.values) > 2:
+            return self.deviation
+        return max(LUCK, self.deviation) if len(self.values) == 2 else LUCK
+
+    @property
+    def error(self) -> float:
+        """The standard error of the mean over seeds; not a number without a run."""
+        return self.luck / math.sqrt(len(self.values)) if self.values else math.nan
+
+    @property
     def images(self) -> float:
         """On how many images the figure was measured."""
         part = self.metric.partition("_")[0]
@@ -152,10 +164,9 @@ class Row:
         side = self.judged
         if not side.values:
             return math.nan
-        seeds = between_seeds(side.deviation, len(side.values))
         theirs = self.published * (1 - self.published) / self.images
         ours = side.mean * (1 - side.mean) / side.images
-        return 2 * math.sqrt(theirs + ours + seeds**2 * (1 + 1 / len(side.values)))
+        return 2 * math.sqrt(theirs + ours + side.luck**2 + side.error**2)
 
     @property
     def verdict(self) -> str:
@@ -173,13 +184,6 @@ class Row:
             return "reproduced"
         way = "above" if self.difference > 0 else "below"
         return f"not reproduced: {100 * abs(self.difference):.1f} points {way}"
-
-
-def between_seeds(deviation: float, seeds: int) -> float:
-    """The standard deviation between seeds; of fewer than three it is taken as at least one point."""
-    if seeds > 2:
-        return deviation
-    return max(LUCK, deviation) if seeds == 2 else LUCK
 
 
 def published(chapter: str = "*") -> pd.DataFrame:
@@ -208,13 +212,18 @@ def recorded(name: str = "*") -> list[Run]:
     """
     folder = project() / RESULTS
     found = [runs.load(path) for path in sorted(folder.rglob("*.json"))]
-    real = [run for run in found if fnmatchcase(run.name, name) and not _synthetic(run)]
+    real = [run for run in found if fnmatchcase(run.name, name) and is_real(run)]
     return sorted(real, key=lambda run: (run.name, -_given(run), run.seed))
+
+
+def is_real(run: Run) -> bool:
+    """Whether a run trained on real images and not on drawn ones."""
+    return not run.record["data"]["train"]["source"].removeprefix("pairs of ").startswith("synthetic")
 
 
 def of_the_reader(made: Mapping[str, Run]) -> dict[str, Run]:
     """The runs of an execution that had real images: whoever made them wants to see them, not a record."""
-    return {name: run for name, run in made.items() if not _synthetic(run)}
+    return {name: run for name, run in made.items() if is_real(run)}
 
 
 def longest(found: Iterable[Run]) -> list[Run]:
@@ -406,10 +415,6 @@ def _names_as_run(name: str) -> tuple[str, ...]:
 
 def _names(name: str, endings: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name + ending for ending in endings)
-
-
-def _synthetic(run: Run) -> bool:
-    return run.record["data"]["train"]["source"].removeprefix("pairs of ").startswith("synthetic")
 
 
 def _other_data(run: Run) -> bool:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from labkit import chapters, data, evaluation, experiments, protocols
+from labkit import chapters, data, evaluation, experiments
 from labkit.book import better_page
 from labkit.experiments import better, noisy_cifar
 
@@ -42,14 +42,10 @@ def test_no_test_image_reaches_the_students_training():
         assert not tested & {image.tobytes() for image in part.images}
 
 
-def test_the_official_test_images_are_found_beside_the_courses(tmp_path):
-    assert better.official_test(settings("noisy_cifar")) is None
-    folder = tmp_path / "cifar-10-batches-bin"
-    folder.mkdir()
-    for name in (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"):
-        (folder / name).write_bytes(bytes([3]) + bytes(3072) + bytes([4]) + bytes(3072))
-    found = better.official_test(settings("noisy_cifar", data=str(tmp_path), profile="full"))
-    assert found.labels.tolist() == [3, 4] and protocols.thin(found, 1) is found
+def test_the_student_is_scored_on_images_that_no_protocol_touches(tmp_path):
+    run = experiments.run("noisy_cifar/better", profile="smoke", runs=str(tmp_path))
+    apart = noisy_cifar.unseen(noisy_cifar.brief(settings("noisy_cifar"), better.NETWORK))
+    assert run.metrics["test"]["fingerprint"] == apart.fingerprint()
 
 
 def test_the_page_says_what_was_not_run(monkeypatch):

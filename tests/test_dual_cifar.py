@@ -229,6 +229,14 @@ def test_padding_keeps_the_pixels_and_scaling_blends_them(parts):
     assert plots.alt(drawn) == "Averages as lacnn sees them in rows: padded, scaled."
 
 
+def test_the_largest_network_says_an_accuracy_only_of_many_pairs():
+    run = run_of("lacnn_padded", 0.7)
+    run.metrics["test"]["n"] = 10_000
+    assert results.large(run) == "`lacnn_padded` scores 0.7000 on 10,000 pairs."
+    run.record["data"]["train"]["n"] = 2
+    assert "trained on 2 pairs" in results.large(run) and "0.7" not in results.large(run)
+
+
 def test_costs_are_those_of_the_cards():
     costs = results.costs()
     for name in ("fmp3", "accn", "lacnn"):

@@ -510,8 +510,7 @@ def difference(better: Side, worse: Side) -> Difference | None:
         return None
     variance = 0.0
     for side in (better, worse):
-        seeds = scoreboard.between_seeds(side.deviation, len(side.values))
-        variance += side.mean * (1 - side.mean) / side.images + seeds**2 / len(side.values)
+        variance += side.mean * (1 - side.mean) / side.images + side.error**2
     return Difference(100 * (better.mean - worse.mean), 200 * math.sqrt(variance))
 
 

@@ -2,12 +2,11 @@
 
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import keras
 import numpy as np
 
-from labkit import data, evaluation, models, protocols, recipes, training
+from labkit import data, evaluation, models, recipes, training
 from labkit.chapters import Settings
 from labkit.data import ImageSet
 from labkit.experiments import cifar100, dual_cifar, noisy_cifar
@@ -55,7 +54,7 @@ def noisy(settings: Settings) -> Run:
     """A teacher learns through the noise matrix; a student learns what teacher and given label agree on."""
     settings = noisy_cifar.brief(settings, NETWORK)
     parts = noisy_cifar.split(settings)
-    test = official_test(settings) or parts.test
+    test = noisy_cifar.unseen(settings) or parts.test
     matrix = noisy_cifar.noise_matrix(parts.judge_train)
     teacher = models.build(NETWORK, seed=settings.seed)
     how = recipe(settings, "better_noisy_teacher").but(loss_options={"matrix": matrix.tolist()})
@@ -85,15 +84,6 @@ def labelled(teacher: keras.Model, images: ImageSet, matrix: np.ndarray) -> tupl
     posterior = opinion * matrix[:, images.labels].T
     posterior /= posterior.sum(axis=1, keepdims=True)
     return images.relabel(posterior.argmax(axis=1)), posterior.max(axis=1)
-
-
-def official_test(settings: Settings) -> ImageSet | None:
-    """CIFAR-10's own test images, where the data folder holds them beside the course's."""
-    folder = Path(settings.data) / "cifar-10-batches-bin"
-    if not folder.is_dir():
-        return None
-    test = data.cifar10(folder)[1]
-    return protocols.thin(test, 1 if settings.n is None else min(1, settings.n / len(test)))
 
 
 register("noisy_cifar/better", "A small network that weighs labels by what a first one thinks.", noisy)

@@ -281,7 +281,7 @@ def grid_recipes() -> Markdown:
 
 def overfit(table: pd.DataFrame, shown: Shown) -> Markdown:
     """Whether the gap grows with the size of the network, in a sentence; of synthetic images none is said."""
-    if not any(real(run) for run in shown.runs.values()):
+    if not any(scoreboard.is_real(run) for run in shown.runs.values()):
         return Markdown("*Synthetic images cannot tell.*")
     return Markdown(_widest(table))
 
@@ -343,7 +343,7 @@ def _beats(runs: Iterable[Run]) -> str:
     )
     if not none.values or not cutmix.values:
         return ""
-    gain, luck = cutmix.mean - none.mean, 3 * math.hypot(_error(none), _error(cutmix))
+    gain, luck = cutmix.mean - none.mean, 3 * math.hypot(none.error, cutmix.error)
     says = "beats" if gain > luck else "loses to" if gain < -luck else "cannot be told from"
     sentence = (
         f"CutMix, done right, {says} no augmentation for `{PLAIN}`: {100 * gain:+.1f} points of validation "
@@ -351,11 +351,6 @@ def _beats(runs: Iterable[Run]) -> str:
         f"(seeds: {len(cutmix.values)} with it, {len(none.values)} without)."
     )
     return sentence if gain > luck else f"{sentence} {_how_far(cutmix.runs[0], none.runs[0])}"
-
-
-def _error(side: Side) -> float:
-    """The standard error of a mean over seeds."""
-    return scoreboard.between_seeds(side.deviation, len(side.values)) / math.sqrt(len(side.values))
 
 
 def _how_far(cutmix: Run, none: Run) -> str:
@@ -512,7 +507,11 @@ def ledger(run: Run, folder: Path) -> pd.DataFrame:
     """Each of the chapter's networks that saw the test images, by the records and a folder of runs."""
     found = [(one, "recorded") for one in _ever_tested(scoreboard.recorded("cifar100/*"))]
     known = {(one.name, one.key) for one, _ in found} | {(run.name, run.key)}
-    kept = [one for one in _ever_tested(_kept(folder)) if real(one) and (one.name, one.key) not in known]
+    kept = [
+        one
+        for one in _ever_tested(_kept(folder))
+        if scoreboard.is_real(one) and (one.name, one.key) not in known
+    ]
     rows = [*found, *((one, "earlier, kept here") for one in kept)]
     if run.folder is not None:
         rows.append((run, "this execution"))
@@ -552,26 +551,23 @@ def _may_be_chosen(name: str) -> bool:
 
 def shown_test(run: Run) -> Run:
     """The run whose test is shown: this execution's on real images, else the record that validates best."""
-    if real(run) or _coarse(run):
+    if scoreboard.is_real(run) or _coarse(run):
         return run
     found = _ever_tested(scoreboard.recorded("cifar100/*"))
     return max((one for one in found if not _coarse(one)), key=_valid, default=run)
 
 
-def real(run: Run) -> bool:
-    """Whether a run trained on real images."""
-    return bool(scoreboard.of_the_reader({run.name: run}))
-
-
 def in_earnest(run: Run, shown: Any) -> Any:
     """What a network tells of real images; of drawn ones it would tell nothing, and is left out."""
-    return shown if real(run) else Markdown("*Left out: it takes a network that was trained on real images.*")
+    if scoreboard.is_real(run):
+        return shown
+    return Markdown("*Left out: it takes a network that was trained on real images.*")
 
 
 def scored_line(run: Run) -> Markdown:
     """The test in one paragraph: which network, which images, and the figures."""
     found = run.metrics["test"]
-    if not real(run):
+    if not scoreboard.is_real(run):
         return Markdown(
             f"There is no test on real images to show here. **{_short(run)}** was tested on {found['n']} "
             "synthetic images: they prove that the code runs, and nothing else."
@@ -686,7 +682,7 @@ def elsewhere(run: Run) -> Any:
     ]
     rows.append(("guessing", "one class of all", 1 / len(CIFAR100_CLASSES)))
     rows.append(("tuned custom_vgg16", "report 004", scoreboard.row(f"cifar100/{TUNED.name}").published))
-    if real(run):
+    if scoreboard.is_real(run):
         where = "this execution" if run.folder is not None else "recorded here"
         test = run.metrics["test"]
         rows.append((f"{_short(run)}, ours", f"{where}: {test['source']}", test["accuracy"]))

@@ -22,6 +22,7 @@ from labkit.runs import Run
 
 Trained = Mapping[str, tuple[keras.Model, Run]]
 PAIRS = "thousand training pairs"
+HANDFUL = 100  # pairs below which an accuracy says nothing
 SHARE = "share of the first image"
 SAYS = {"accn": "the report's recipe"} | {change.name: change.says for change in lab.ABLATION}
 
@@ -85,7 +86,7 @@ def curve(name: str, trained: Trained) -> Figure | Markdown:
 def curves(trained: Trained) -> Axes | Markdown:
     """Validation accuracy of the report's networks against pairs seen, of this execution or recorded."""
     found = [run for name in lab.COMPARED if (run := to_show(trained, [name])) is not None]
-    real = [run for run in found if scoreboard.of_the_reader({run.name: run})] or found
+    real = [run for run in found if scoreboard.is_real(run)] or found
     if not real:
         return Markdown("*None of these networks was trained in this execution, and none is on record.*")
     return plots.histories({origin(run, brief=True): by_pairs_seen(run) for run in real}, x=PAIRS)
@@ -173,24 +174,19 @@ def _equal_runs() -> dict[str, list[Run]]:
 def ablation_says() -> str:
     """Which changes moved the mean accuracy of the recorded runs by more than luck, in three sentences."""
     found = _equal_runs()
-    spreads = {name: evaluation.spread([_mean(run) for run in runs]) for name, runs in found.items() if runs}
-    base = spreads.pop("accn", None)
-    if base is None or not spreads:
+    sides = {name: scoreboard.Side("test_accuracy", tuple(runs)) for name, runs in found.items() if runs}
+    base = sides.pop("accn", None)
+    if base is None or not sides:
         return "None of it is on record yet."
     moved, still = [], []
-    for name, spread in sorted(spreads.items(), key=lambda item: -item[1].mean):
-        gain = spread.mean - base.mean
-        luck = 3 * math.hypot(_error(base), _error(spread))
+    for name, side in sorted(sides.items(), key=lambda item: -item[1].mean):
+        gain = side.mean - base.mean
+        luck = 3 * math.hypot(base.error, side.error)
         (moved if abs(gain) > luck else still).append(f"{SAYS[name]} ({100 * gain:+.1f} points)")
     (run, *_) = found["accn"]
     given = f"Every network was given {run.epochs * _pairs(run):,} pairs. "
     far = f"More than three standard errors away from `accn` with {base}: {', '.join(moved) or 'none'}."
     return given + (f"{far} Not told from luck: {', '.join(still)}." if still else far)
-
-
-def _error(spread: evaluation.Spread) -> float:
-    """The standard error of a mean over seeds."""
-    return scoreboard.between_seeds(spread.deviation, spread.seeds) / math.sqrt(spread.seeds)
 
 
 def _mean(run: Run) -> float:
@@ -204,9 +200,8 @@ def _budget(run: Run) -> tuple[int, int]:
 
 def by_pairs() -> dict[str, pd.DataFrame]:
     """Mean validation accuracy by thousands of training pairs: the records, and what the report prints."""
-    figures = scoreboard.published("dual_cifar")
-    epochs = figures["metric"].str.extract(r"^epoch_(\d+)_valid_accuracy$")[0].dropna().astype(int)
-    printed = figures.loc[epochs.index].assign(**{PAIRS: epochs * lab.FULL_EPOCH / 1e3})
+    printed = _printed()
+    printed[PAIRS] = printed["epoch"] * lab.FULL_EPOCH / 1e3
     curves = {
         f"{name}, report": points.rename(columns={"value": "val_accuracy"})
         for name, points in printed.groupby("experiment")
@@ -217,13 +212,17 @@ def by_pairs() -> dict[str, pd.DataFrame]:
     return curves
 
 
+def _printed() -> pd.DataFrame:
+    """The validation accuracies that the report prints while it trains, with their epochs."""
+    figures = scoreboard.published("dual_cifar")
+    epochs = figures["metric"].str.extract(r"^epoch_(\d+)_valid_accuracy$")[0].dropna().astype(int)
+    return figures.loc[epochs.index].assign(epoch=epochs)
+
+
 def at_printed_epochs() -> str:
     """What the recorded runs had after those epochs of which the report prints the accuracy."""
-    figures = scoreboard.published("dual_cifar")
-    found = figures["metric"].str.extract(r"^epoch_(\d+)_valid_accuracy$")[0].dropna().astype(int)
     said = []
-    for place, epoch in found.items():
-        name, printed = figures.loc[place, ["experiment", "value"]]
+    for name, epoch, printed in _printed()[["experiment", "epoch", "value"]].itertuples(index=False):
         for run in scoreboard.longest(scoreboard.recorded(f"dual_cifar/{name}")):
             if epoch > run.epochs or _pairs(run) != lab.FULL_EPOCH:
                 continue
@@ -250,6 +249,14 @@ def costs(names: Iterable[str] = ("fmp3", "accn", "lacnn")) -> pd.DataFrame:
             "hours an epoch on 2 cores": f"{measured.hours([work], 1, speed, families):.2g}",
         }
     return pd.DataFrame(rows).T
+
+
+def large(run: Run) -> str:
+    """What came of training one of the largest networks; of a handful of pairs only that it ran."""
+    name, test = run.name.partition("/")[2], run.metrics["test"]
+    if _pairs(run) < HANDFUL:
+        return f"`{name}` was trained on {_pairs(run)} pairs, which proves that it can be and no more."
+    return f"`{name}` scores {test['accuracy']:.4f} on {test['n']:,} pairs."
 
 
 def enlarged(pairs: ImageSet) -> Figure:

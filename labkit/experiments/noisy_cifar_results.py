@@ -426,13 +426,13 @@ def costs(names: Iterable[str], here: Runs) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("experiment")
 
 
-@cache
-def size(name: str) -> tuple[int, int]:
+def size(name: str) -> tuple[int, float]:
     """Parameters, and multiply-adds for one image, of what an experiment trains."""
     network = lab.network(name)
     if name.endswith("_cleaner"):
-        judge = models.build("label_cleaner", classifier=network)
-        return models.counts(judge).total, models.macs(judge)
+        forms = models.card("label_cleaner").forms
+        form = next(form for form in forms if form.options.get("classifier", lab.CLASSIFIERS[0]) == network)
+        return form.total, 1e6 * form.millions
     return models.card(network).counts.total, models.card(network).macs
 
 
