@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from labkit import chapters, evaluation, models, plots, scoreboard
+from labkit import chapters, evaluation, models, plots, saliency, scoreboard
 from labkit.experiments import dual_cifar, names
 from labkit.experiments import dual_cifar_results as results
 from labkit.models import allconv
@@ -93,20 +93,17 @@ def test_random_passes_come_with_the_fixed_grid_beside_them(settings, parts):
     validate(run.record)
 
 
-def test_hiding_maps_find_the_patch_that_decides():
-    import keras
-
-    images = keras.Input((32, 32, 3))
-    corner = keras.layers.Cropping2D(((0, 24), (0, 24)))(keras.layers.Rescaling(1 / 255)(images))
-    mean = keras.layers.GlobalAveragePooling2D()(corner)
-    weights = [np.array([[0.3, -0.3]] * 3), np.zeros(2)]
-    head = keras.layers.Dense(2, name="first")
-    model = keras.Model(images, {"first": head(mean)})
-    head.set_weights(weights)
-    bright = np.full((1, 32, 32, 3), 255, np.uint8)
-    maps = dual_cifar.hiding_maps(model, bright, {"first": np.array([0])})["first"][0]
-    assert maps[:4, :4].min() > 0
-    assert maps[12:, 12:].max() == 0
+def test_maps_of_either_way_are_drawn_and_compared(parts):
+    looked = parts.test.take(range(8))
+    asked = models.build("fmp3"), looked.images, looked.labels
+    by_class, by_hiding = saliency.class_maps(*asked), saliency.hiding_maps(*asked)
+    assert {found.shape for maps in (by_class, by_hiding) for found in maps.values()} == {(8, 32, 32)}
+    axes = results.heat(looked, by_class).axes[0]
+    under = [looked.classes[head][label] for head in ("first", "second") for label in looked.labels[head][:6]]
+    assert [text.get_text() for text in axes.texts if text.get_text() in under] == under
+    assert "Over the pixels of 8 images" in results.maps_agree(by_class, by_class)
+    nothing = {head: np.zeros((8, 32, 32)) for head in by_class}
+    assert "too little has been learnt" in results.maps_agree(by_class, nothing)
 
 
 def test_best_is_by_validation_and_leaves_the_largest_aside():

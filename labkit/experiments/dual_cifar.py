@@ -6,7 +6,6 @@ from functools import lru_cache, partial
 from typing import Any
 
 import keras
-import numpy as np
 
 from labkit import data, evaluation, models, protocols, recipes, training
 from labkit.chapters import Settings
@@ -22,6 +21,7 @@ FIXED_PAIRS = 10_000
 PASSES = {"smoke": (1, 2), "quick": (1, 3, 10), "full": (1, 3, 10, 30, 100)}
 SHARES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)  # of the first image in the average
 FEW_SHARES = (0.2, 0.5, 0.8)  # in smoke
+LOOKED_AT = {"smoke": 6, "quick": 100, "full": 100}  # test pairs, to see where a network looks
 BRIEF = {"smoke": 2, "quick": 16}  # pairs for the network that costs 26 billion multiply-adds each
 REPORTED = {
     "fmp3": "report003_fmp3",
@@ -218,41 +218,6 @@ def with_shares(settings: Settings, model: keras.Model, run: Run, parts: DualSpl
         stream = PairStream(*parts.test_images, n=len(parts.test), weight=weight, seed=2)
         answers[name] = evaluation.predict(model, stream.epoch(0), sides=parts.test_sides)
     return run.score("test_shares", Ways(answers))
-
-
-def hiding_maps(
-    model: keras.Model,
-    images: np.ndarray,
-    targets: Mapping[str, np.ndarray],
-    *,
-    patch: int = 8,
-    step: int = 4,
-) -> dict[str, np.ndarray]:
-    """For each head, how much of its class's probability goes when a patch of the image turns grey.
-
-    The last map of `accn` has 2×2 places, too few for a class activation map to show anything. Hiding parts
-    of the image (Zeiler 2013, arXiv:1311.2901) asks the same question of any network.
-    """
-    side = images.shape[1]
-    corners = [(y, x) for y in range(0, side - patch + 1, step) for x in range(0, side - patch + 1, step)]
-    lost = {head: np.zeros(images.shape[:3]) for head in targets}
-    counts = np.zeros((side, side))
-    whole = _probabilities(model, images, targets)
-    for y, x in corners:
-        hidden = images.copy()
-        hidden[:, y : y + patch, x : x + patch] = 128
-        found = _probabilities(model, hidden, targets)
-        counts[y : y + patch, x : x + patch] += 1
-        for head in targets:
-            loss = np.maximum(whole[head] - found[head], 0)
-            lost[head][:, y : y + patch, x : x + patch] += loss[:, None, None]
-    return {head: maps / np.maximum(counts, 1) for head, maps in lost.items()}
-
-
-def _probabilities(model: keras.Model, images: np.ndarray, targets: Mapping[str, np.ndarray]) -> dict:
-    logits = model.predict_on_batch(images)
-    shares = {head: np.asarray(keras.ops.softmax(logits[head])) for head in targets}
-    return {head: shares[head][np.arange(len(images)), targets[head]] for head in targets}
 
 
 register(

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from labkit import costs as measured
-from labkit import evaluation, models, plots, scoreboard
+from labkit import evaluation, models, plots, saliency, scoreboard
 from labkit.data import ImageSet
 from labkit.evaluation import Heads
 from labkit.experiments import dual_cifar as lab
@@ -110,6 +110,25 @@ def passes_say(trained: Trained) -> str:
     low, high = found.loc[grid, ["low", "high"]]
     where = "inside" if low <= found.loc[last, "mean"] <= high else "outside"
     return f"Against the fixed grid, {last} change the mean by {gain:+.1f} points, {where} its interval."
+
+
+def heat(images: ImageSet, maps: saliency.Maps, count: int = 6) -> Figure:
+    """Where a network looks in the first images, a row for each of its heads, over the true classes."""
+    names = [images.classes[head][label] for head in maps for label in images.labels[head][:count]]
+    pictures = np.concatenate([images.images[:count]] * len(maps))
+    return plots.heat(pictures, np.concatenate([found[:count] for found in maps.values()]), captions=names)
+
+
+def maps_agree(some: saliency.Maps, others: saliency.Maps) -> str:
+    """How far two ways to ask where a network looks agree, in a sentence."""
+    same, different = saliency.agreement(some, others)
+    if np.isnan([same, different]).any():
+        return "One of the ways marks nothing here: too little has been learnt to ask where."
+    images = len(next(iter(some.values())))
+    return (
+        f"Over the pixels of {images} images the two ways correlate with {same:.2f}, with {different:.2f} "
+        "where the map of one image meets that of another: only the difference speaks of an image itself."
+    )
 
 
 def shares(trained: Trained) -> Axes | Markdown:

@@ -58,6 +58,12 @@ class FractionalMaxPooling2D(keras.layers.Layer):
             "seed": self.seed,
         }
 
+    def middles(self, length: int, axis: int) -> np.ndarray:
+        """Where the regions of the fixed grid lie along an axis of so many places: the middle of each."""
+        cuts = ops.convert_to_numpy(_cuts(length, self._regions(length, axis), None))
+        last = np.minimum(cuts[1:], length - 1) if self.overlapping else cuts[1:] - 1
+        return (cuts[:-1] + last) / 2
+
     def _regions(self, length: int | None, axis: int) -> int:
         if length is None:
             raise ValueError("Fractional pooling needs images of a known size. Received: None")
