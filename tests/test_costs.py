@@ -7,7 +7,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from labkit import costs, scoreboard
+from labkit import costs, models, scoreboard
 from labkit.book import cost_page
 from labkit.costs import CORES, GPU, Sample
 
@@ -73,6 +73,13 @@ def test_every_record_stands_beside_its_estimate():
     assert list(found["run"]) == wanted and len(found)
     assert found["estimated"].gt(0).all()
     assert costs.within(pd.Series([0.71, 1.29, 1.31, 0.69])) == 2
+
+
+def test_most_records_lie_near_the_estimate_also_where_the_others_alone_foretell_them():
+    families = {name: models.card(name).builder.__module__.rpartition(".")[2] for name in models.names()}
+    found = costs.checked(CORES, families)
+    assert costs.within(found["estimated"] / found["measured"]) >= 0.9 * len(found)
+    assert costs.within(found["foretold"] / found["measured"]) >= 0.8 * len(found)
 
 
 def test_the_fastest_epoch_tells_what_a_run_costs_a_machine_with_nothing_else_to_do():
