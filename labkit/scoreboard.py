@@ -298,7 +298,7 @@ def compare(chapter: str, these: Iterable[Run] = ()) -> "Styler":
     made: dict[str, list[Run]] = {}
     for run in these:
         made.setdefault(run.name, []).append(run)
-    entries = []
+    entries, macs = [], _model_macs()
     for row in rows(chapter):
         names = (*_names(row.name, AS_MEANT), *_names_as_run(row.name))
         here = [run for name in names for run in made.get(name, ())]
@@ -309,12 +309,28 @@ def compare(chapter: str, these: Iterable[Run] = ()) -> "Styler":
                 "recorded": str(row.as_meant) or "not yet",
                 "as run": str(row.as_run),
                 "this execution": _here(row.metric, here),
-                "verdict": row.verdict,
+                "verdict": _with_cost(row, macs),
             }
         )
     style = pd.DataFrame(entries).style.hide(axis="index")  # a plain table would cut long texts
     narrow = [{"selector": "th, td", "props": "font-size: 0.82rem; padding: 0.3rem 0.5rem 0.3rem 0"}]
     return style.set_uuid(chapter).set_table_styles(narrow).set_table_attributes('class="dataframe"')
+
+
+def _with_cost(row: Row, macs: Mapping[str, int]) -> str:
+    """A verdict, and where nothing was run what that would take."""
+    needs = outstanding(row, macs)
+    if not needs:
+        return row.verdict
+    return f"not run yet: {needs}" if row.verdict == "not run yet" else f"{row.verdict}; {needs}"
+
+
+def outstanding(row: Row, macs: Mapping[str, int]) -> str:
+    """What an experiment that was not run yet needs; empty where a run is on record."""
+    if row.judged.values:
+        return ""
+    needs = f"needs {cost(row.name, macs)}"
+    return needs if row.verdict == "not run yet" else f"our run {needs}"
 
 
 def _unusual(metric: str) -> str:

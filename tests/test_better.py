@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from labkit import chapters, data, evaluation, experiments
+from labkit import chapters, data, evaluation, experiments, recipes
 from labkit.book import better_page
 from labkit.experiments import better, noisy_cifar
 
@@ -28,6 +28,7 @@ def test_a_step_past_a_report_runs_is_scored_and_shown(chapter, tmp_path, monkey
     assert run.record["model"]["name"] == "whitened" and 0 <= run.metrics["test"]["accuracy"] <= 1
     again = experiments.run(f"{chapter}/better", profile="smoke", runs=str(tmp_path))
     assert again.metrics == run.metrics
+    assert ("test_reasons" in run.metrics) == ("test_doubts" in run.metrics) == (chapter == "cifar100")
     monkeypatch.setattr(
         better_page.scoreboard, "recorded", lambda name: [run] * (name == f"{chapter}/better*")
     )
@@ -46,6 +47,16 @@ def test_the_student_is_scored_on_images_that_no_protocol_touches(tmp_path):
     run = experiments.run("noisy_cifar/better", profile="smoke", runs=str(tmp_path))
     apart = noisy_cifar.unseen(noisy_cifar.brief(settings("noisy_cifar"), better.NETWORK))
     assert run.metrics["test"]["fingerprint"] == apart.fingerprint()
+
+
+def test_the_runs_compute_in_32_bits_as_the_page_says():
+    used = {name: recipe.precision for name, recipe in recipes.RECIPES.items() if name.startswith("better_")}
+    assert len(used) == 4 and set(used.values()) == {"float32"}
+
+
+def test_the_page_says_what_its_ideas_do_alone(monkeypatch):
+    monkeypatch.setattr(better_page.dual_cifar_results, "ablation_says", lambda: "Not told from luck: both.")
+    assert better_page.full().rstrip().endswith("these two among them. Not told from luck: both.")
 
 
 def test_the_page_says_what_was_not_run(monkeypatch):

@@ -8,11 +8,23 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from labkit import augment, chapters, evaluation, experiments, recipes, runs, scoreboard, training, tuning
+from labkit import (
+    augment,
+    chapters,
+    evaluation,
+    experiments,
+    models,
+    recipes,
+    runs,
+    scoreboard,
+    training,
+    tuning,
+)
 from labkit.errors import ModelError, RunError
 from labkit.experiments import cifar100
 from labkit.experiments import cifar100_results as results
 from labkit.experiments.cifar100 import AS_RUN, CUT_DOWN, GRID, TUNED, Cell, Outcome, Searched
+from labkit.labels import confident
 from labkit.runs import Run
 
 
@@ -183,7 +195,7 @@ def test_a_short_profile_widens_only_small_networks(tmp_path):
             ModelError("The ImageNet weights could not be fetched."),
             "The ImageNet weights could not be fetched.",
         ),
-        (MemoryError(), "Memory ran out while the network was built."),
+        (MemoryError(), cifar100.UNTRAINED),
     ],
 )
 def test_a_failed_training_is_a_row(settings, monkeypatch, error, why):
@@ -200,12 +212,40 @@ def test_a_failed_training_is_a_row(settings, monkeypatch, error, why):
         cifar100.best([outcome])
 
 
+def test_memory_that_runs_out_in_predicting_is_not_blamed_on_training(settings, monkeypatch):
+    def failing(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(evaluation, "predict", failing)
+    outcome = cifar100.attempt(settings, Cell("mlp", "none"))
+    assert outcome.run is None and outcome.why == cifar100.UNTRAINED and "predictions" in outcome.why
+
+
+def test_a_failed_cell_leaves_the_others_to_be_trained_and_tested(settings, monkeypatch):
+    fit = training.fit
+
+    def short_of_memory(model, *given, run, **options):
+        if run == "cifar100/mlp_basic":
+            raise training.OutOfMemory("Memory ran out with batches of 64.")
+        return fit(model, *given, run=run, **options)
+
+    monkeypatch.setattr(training, "fit", short_of_memory)
+    outcomes = [cifar100.attempt(settings, cell) for cell in cifar100.cells(settings)]
+    assert [one.run is None for one in outcomes] == [False, True, False]
+    here = {one.cell.name: one.run for one in outcomes if one.run}
+    table = results.grid(here, {one.cell.name: one.why for one in outcomes if one.why})
+    assert table["validation"].isna().tolist() == [False, True, False]
+    assert table.loc[("mlp", "basic"), "note"].startswith("Memory ran out")
+    assert cifar100.best(outcomes).cell.name in here
+
+
 def test_a_mistake_in_the_code_is_no_row(settings, monkeypatch):
     monkeypatch.setattr(training, "fit", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         cifar100.attempt(settings, Cell("mlp", "none"))
 
 
+@pytest.mark.filterwarnings("ignore:May not flag all label issues")
 def test_only_the_chosen_network_sees_the_test_images(settings, asked):
     *_, test = cifar100.split(settings)
     outcomes = [cifar100.attempt(settings, cell) for cell in cifar100.cells(settings)]
@@ -215,6 +255,8 @@ def test_only_the_chosen_network_sees_the_test_images(settings, asked):
     assert asked.count(test.fingerprint()) == 1
     assert run.metrics["test"]["accuracy"] == predictions.accuracy
     assert run.metrics["test_reasons"]["n"] == len(test)
+    kept = confident(predictions.labels, predictions.probabilities)
+    assert run.metrics["test_doubts"]["doubted"] == pytest.approx(1 - kept.mean(), abs=1e-6)
     table = results.ledger(run, settings.runs)
     assert len(table) == 1 and table["scored"].iloc[0].endswith("Z")
 
@@ -265,11 +307,40 @@ def test_a_step_past_the_reports_is_no_candidate_of_the_chapter(records, tmp_pat
     better = replace(better, record={**better.record, "metrics": {"test": better.metrics["test"]}})
     here = replace(run_of("mlp", 0.1, source="synthetic", test=0.1), folder=tmp_path)
     records.append(better)
-    assert results.shown_test(here) is here
     assert results.ledger(here, tmp_path).index.tolist() == ["mlp, seed 0"]
     records.append(run_of("custom_vgg16_search_again", 0.6, test=0.6))
     assert results.shown_test(here) is records[1]
     assert len(results.ledger(here, tmp_path)) == 2
+
+
+def test_a_step_past_the_reports_is_shown_as_such_while_no_candidate_was_tested(records, tmp_path):
+    test = {"interval": [0.6, 0.8], "classes": cifar100.data.CIFAR100_CLASSES, "confusion": np.eye(100)}
+    better = run_of("better", 0.7, test=0.7)
+    scores = better.metrics["test"] | test
+    record = {"hardware": {"gpu": None, "cpu": "a processor"}, "command": "again"}
+    better = replace(better, record={**better.record, **record, "metrics": {"test": scores}})
+    drawn = run_of("mlp", 0.1, source="synthetic", test=0.1)
+    own = run_of("mlp", 0.2, test=0.2)
+    records.append(replace(better, record={**better.record, "metrics": {}}))
+    assert results.shown_test(drawn) is drawn  # it was trained, and not tested
+    records[0] = better
+    assert results.shown_test(drawn) is better and results.shown_test(own) is own
+    said = results.scored_line(better).data
+    assert "**0.7000**" in said and "no candidate" in said and "by which it was chosen" not in said
+    assert "does not hold this" in results.tally(better).data
+    assert "does not hold which labels" in results.label_check(better).data
+    assert "better, ours" in results.elsewhere(better).index
+
+
+def test_wrong_labels_explain_the_share_of_mistakes_that_people_found():
+    run = run_of("mlp", 0.2, test=0.7)
+    run.record["metrics"]["test_doubts"] = {"accuracy": 0.75, "doubted": 0.123}
+    said = results.label_check(run).data
+    assert "doubts 12.3 %" in said and "5.85 % of all" in said
+    assert "takes 25.0 % of the images" in said and "explain 23 % of its mistakes" in said  # 5.85 of 25
+    run.record["metrics"]["test_doubts"]["accuracy"] = 0.98
+    assert "explain 100 % of its mistakes" in results.label_check(run).data
+    assert "hundred classes alone" in results.label_check(replace(run, name="cifar100/mlp-coarse")).data
 
 
 def test_the_ledger_knows_what_was_tested_on_real_images_in_earlier_executions(
@@ -308,7 +379,7 @@ def test_the_best_is_chosen_by_validation_alone():
 def test_without_records_the_page_says_so(records):
     assert "No run of it on real data" in results.to_expect().data
     assert "no record of a cell" in results.or_nothing(results.recorded_grid(), "a cell of the grid").data
-    assert "not recorded yet" in results.verdict({})
+    assert "not recorded yet" in results.verdict({}) and "with it about 1 h, if" in results.verdict({})
 
 
 def test_figures_are_drawn_of_records_where_this_execution_had_no_real_images(records):
@@ -324,6 +395,19 @@ def test_figures_are_drawn_of_records_where_this_execution_had_no_real_images(re
     assert results.shown_test(own) == own
 
 
+def test_what_to_expect_counts_the_search(records):
+    said = results.to_expect().data
+    trial = 3 * models.card("custom_vgg16").macs * 40_000 / scoreboard.THROUGHPUT / 3600  # hours an epoch
+    assert f"about {10 * trial * (60 + 50):.0f} h at most" in said
+
+
+def test_how_even_the_classes_are_is_counted(settings):
+    train, *_ = cifar100.split(settings)
+    uneven = train.take(np.flatnonzero(train.labels > 0)[1:])
+    assert results.balance(train).data == "Every class has 2 training images."
+    assert results.balance(uneven).data == "A class has between 0 and 2 training images."
+
+
 def test_records_answer_the_reports_claims(records):
     records += [
         run_of(name, value) for name, value in {"mlp": 0.215, "conv2d": 0.31, "custom_vgg": 0.5}.items()
@@ -333,6 +417,7 @@ def test_records_answer_the_reports_claims(records):
     records += [run_of("custom_vgg_basic", 0.56), run_of("custom_vgg_cutmix", 0.57)]
     said = results.answers(results.recorded()).data
     assert "+6.0 points with basic augmentation, by +7.0 with CutMix" in said
+    assert "may be luck up to 4.2 points" in said
     assert "beats no augmentation" in results.verdict({}) and "+7.0" in results.verdict({})
     assert "5 of its 27 cells" in results.to_expect().data
 
@@ -341,7 +426,7 @@ def test_far_from_the_report_is_said(records):
     records.append(run_of("mlp", 0.25))
     said = results.answers(results.recorded()).data
     assert "`mlp` further than 0.015 from it" in said
-    assert "`conv2d`, `custom_vgg` not recorded yet" in said
+    assert "`conv2d`, `custom_vgg` not recorded yet" in said and "luck" not in said
     records[:] = [run_of("mlp", 0.21), run_of("conv2d", 0.32)]
     said = results.answers(results.recorded()).data
     assert "; within 0.015 of it; `custom_vgg` not recorded yet." in said
@@ -380,6 +465,7 @@ def test_the_grid_stands_beside_the_reports_figures(records):
     records += [run_of("mlp", 0.2139), run_of("custom_vgg_cutmix", 0.55)]
     table = results.recorded_grid()
     assert table.loc[("mlp", "none"), "report: validation"] == 0.2102
+    assert table.loc[("mlp", "none"), ["epochs", "report: epochs"]].tolist() == [2, 20]
     assert table.loc[("custom_vgg", "cutmix"), "validation"] == 0.55
     assert table.loc[("mlp", "none"), "gap"] == pytest.approx(0.5 - 0.2139)
     assert "note" not in table
@@ -429,6 +515,9 @@ def test_the_nearest_average_names_what_it_can(settings):
     train, *_ = cifar100.split(settings)
     flat = replace(train, images=np.repeat(train.labels.astype("uint8"), 32 * 32 * 3).reshape(-1, 32, 32, 3))
     assert results.by_average(flat, flat) == 1
+    said = results.nearest_average(flat, flat).data
+    assert "names 100.0 % of 200" in said and "says nothing of photos" in said
+    assert "photos" not in results.nearest_average(replace(flat, source="folder x"), flat).data
 
 
 def test_the_report_of_all_classes_can_be_sorted_and_scrolled():

@@ -8,6 +8,7 @@ import pytest
 from test_runs import DIGEST, record
 
 from labkit import chapters, models, scoreboard
+from labkit.book import score_page
 from labkit.errors import DataError
 from labkit.runs import load
 
@@ -133,6 +134,24 @@ def test_the_comparison_labels_three_origins(project):
         "0.2000",
     ]
     assert table.loc["fmp3", "recorded"] == "not yet" and table.loc["fmp3", "this execution"] == ""
+
+
+def test_what_was_not_run_says_what_it_needs(project):
+    add(project, "cifar100/mlp", 0.21, part="valid")
+    macs = {name: models.card(name).macs for name in models.names()}
+    rows = {row.experiment: row for row in scoreboard.rows("cifar100")}
+    assert scoreboard.outstanding(rows["mlp"], macs) == ""
+    needs = f"needs {scoreboard.cost('cifar100/custom_vgg', macs)}"
+    assert scoreboard.outstanding(rows["custom_vgg"], macs) == needs and "on two cores" in needs
+    verdicts = scoreboard.compare("cifar100").data.set_index("experiment")["verdict"]
+    assert verdicts["mlp (valid accuracy)"] == "reproduced"
+    assert verdicts["custom_vgg (valid accuracy)"] == f"not run yet: {needs}"
+    invalid = verdicts["custom_vgg_cutmix (valid accuracy)"]
+    assert invalid.startswith("report invalid") and "; our run needs about" in invalid
+    page = score_page.full(macs)
+    line = {name: next(text for text in page.splitlines() if f"| `{name}` |" in text) for name in rows}
+    assert f"{{.verdict .verdict-open}}: {needs} |" in line["custom_vgg"]
+    assert "; our run needs about" in line["custom_vgg_cutmix"] and "needs" not in line["mlp"]
 
 
 def test_figures_are_found_under_the_names_of_the_published_table(project):

@@ -70,7 +70,7 @@ def _verdict(row: Row, macs: Mapping[str, int]) -> str:
     word, _, reason = row.verdict.partition(": ")
     mark = f"[{word}]{{.verdict .verdict-{kind(row.verdict)}}}"
     if kind(row.verdict) == "open":
-        reason = scoreboard.cost(row.name, macs)
+        reason = scoreboard.outstanding(row, macs)
     elif kind(row.verdict) == "invalid":
         defect = scoreboard.invalidating(row.name)
         reason = f"{{ref}}`defect {defect.name} <defect-{defect.name}>`"
@@ -79,6 +79,8 @@ def _verdict(row: Row, macs: Mapping[str, int]) -> str:
             reason += (
                 "; run as the report ran it, the figure " + ("comes" if matches else "does not come") + " out"
             )
+        elif needs := scoreboard.outstanding(row, macs):
+            reason += f"; {needs}"
     return f"{mark}: {reason}" if reason else mark
 
 

@@ -47,7 +47,10 @@ def hundred(settings: Settings) -> Run:
     model = models.build(NETWORK, classes=len(train.classes), seed=settings.seed, **WIDER)
     how = recipe(settings, "better_cifar100")
     run = training.fit(model, train, valid, how, run="cifar100/better", runs=settings.runs)
-    return scored(run, model, test)
+    if run.metrics.get("test_doubts", {}).get("fingerprint") == test.fingerprint():
+        return run
+    predictions = evaluation.predict(model, test, flip=True)
+    return cifar100.explained(settings, run.score("test", predictions), predictions)
 
 
 def noisy(settings: Settings) -> Run:

@@ -1,5 +1,6 @@
 """Experiments of chapter 4: nine networks times three augmentations, a search, and the test of the best."""
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -15,6 +16,7 @@ from labkit.data import ImageSet
 from labkit.errors import ModelError, RunError
 from labkit.evaluation import Predictions
 from labkit.experiments.registry import place, register
+from labkit.labels import confident
 from labkit.recipes import Recipe
 from labkit.runs import Run
 from labkit.training.failures import ran_out
@@ -28,6 +30,7 @@ SEARCHED = {"smoke": ("custom_vgg_l2", 2), "quick": ("custom_vgg_l2", 3), "full"
 BEST_DECAY = 1.0701e-3  # of the report's search, whose best rate is in the recipe "report004_tuned"
 COARSE = "-coarse"  # ends the name of a run that names superclasses
 ONE_BATCH = 64  # images that were left of the report's CutMix set
+UNTRAINED = "Memory ran out outside training: while the network was built, or asked for its predictions."
 _LONG = ("mlp", "conv2d")  # the report gave them 100 epochs at most, and 50 to the others
 _SAYS = {
     "none": "on the images as they are",
@@ -121,6 +124,22 @@ class Searched:
     why: str = ""
 
 
+@dataclass(frozen=True, eq=False)
+class Doubts:
+    """The test labels that confident learning doubts by a network's predictions, for a run's record."""
+
+    predictions: Predictions
+
+    def summary(self) -> dict[str, Any]:
+        """Plain numbers for a record: the share of labels that are doubted."""
+        told = self.predictions
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of classes with few images, as in the smoke profile
+            kept = confident(told.labels, told.probabilities)
+        images = {"n": len(told), "source": told.source, "fingerprint": told.fingerprint}
+        return {**images, "accuracy": told.accuracy, "doubted": float(1 - kept.mean())}
+
+
 def split(settings: Settings) -> tuple[ImageSet, ImageSet, ImageSet]:
     """Training, validation and test images."""
     source = place(settings, "cifar-100-binary")
@@ -188,7 +207,7 @@ def _outcome(cell: Cell, again: Callable[[], tuple[keras.Model, Run]]) -> Outcom
     except Exception as error:
         if not ran_out(error):
             raise
-        return Outcome(cell, None, again, "Memory ran out while the network was built.")
+        return Outcome(cell, None, again, UNTRAINED)
 
 
 def train(settings: Settings, cell: Cell) -> Run:
@@ -264,7 +283,7 @@ def attempt_search(settings: Settings, *, as_run: bool = False) -> Searched:
     except Exception as error:
         if not ran_out(error):
             raise
-        return Searched(model, as_run, real, None, "Memory ran out while the network was built.")
+        return Searched(model, as_run, real, None, UNTRAINED)
 
 
 def retrained(settings: Settings, found: tuning.Search) -> tuple[keras.Model, Run]:
@@ -301,9 +320,13 @@ def tested(settings: Settings, chosen: Outcome) -> tuple[Predictions, Run]:
     *_, test = split(settings)
     model, run = chosen.again()
     predictions = evaluation.predict(model, test)
-    run = run.score("test", predictions)
+    return predictions, explained(settings, run.score("test", predictions), predictions)
+
+
+def explained(settings: Settings, run: Run, predictions: Predictions) -> Run:
+    """The run with what its mistakes on the test images have in common, and how many labels it doubts."""
     tally = reasons.tally(why_mistaken(settings, predictions), predictions)
-    return predictions, run.score("test_reasons", tally)
+    return run.score("test_reasons", tally).score("test_doubts", Doubts(predictions))
 
 
 def why_mistaken(settings: Settings, predictions: Predictions) -> pd.DataFrame:

@@ -4,9 +4,8 @@ import contextlib
 import html
 import inspect
 import math
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import HTML, Code, Markdown
 
-from labkit import chapters, evaluation, models, scoreboard
+from labkit import chapters, evaluation, models, reasons, scoreboard
 from labkit.chapters import Settings
 from labkit.data import CIFAR100_CLASSES, FINE_TO_COARSE, SUPERCLASSES, ImageSet
 from labkit.errors import RunError
@@ -33,8 +32,8 @@ from labkit.experiments.cifar100 import (
     as_meant,
     cells,
     searched_model,
+    spaces,
 )
-from labkit.labels import confident
 from labkit.plots.look import SHADES
 from labkit.predictions import Predictions
 from labkit.runs import Run, load
@@ -54,6 +53,7 @@ NUMBERS = [*PARAMETERS, "score", "epochs", "seconds"]
 RECORDED = "a record of a hundred classes"  # as a table says where a figure is from
 TRIAL = ["space", "network", *NUMBERS, "status", "why", "source"]
 PLAIN, MIXED = "custom_vgg", "custom_vgg_cutmix"  # whose difference the summary tells
+BETTER = "better"  # the step past the report, tested on a page of its own
 AGAIN = "_search_again"  # ends the name of a search's best trial, trained once more
 
 
@@ -91,7 +91,8 @@ def to_expect() -> Markdown:
     """What each profile costs and gives, from the size of the networks and the records."""
     return Markdown(
         f"The grid is {_arithmetic('quick')} of arithmetic on two cores in the `quick` profile and "
-        f"{_arithmetic('full')} in the `full` one, the search not counted. {_expected()}"
+        f"{_arithmetic('full')} in the `full` one. The search adds {_searching('quick')} and "
+        f"{_searching('full')} at most; a trial that stops early takes less. {_expected()}"
     )
 
 
@@ -105,6 +106,19 @@ def _arithmetic(profile: str) -> str:
         for cell in cells(given)
     ]
     total = sum(work.total for work in works)
+    return _spoken(total / scoreboard.THROUGHPUT)
+
+
+def _searching(profile: str) -> str:
+    """How long the multiplications of a profile's search take, every trial trained to its last epoch."""
+    given = chapters.settings("cifar100", {"profile": profile})
+    images, total = (given.n or 50_000) * 4 // 5, 0.0
+    for as_run in spaces(given):
+        model = searched_model(given, as_run)
+        epochs = given.epochs or replace(TUNED, as_run=as_run).recipe.epochs
+        macs = {model: models.card(model).macs}
+        trial = scoreboard.work(f"cifar100/{model}", macs, images=images, epochs=epochs)
+        total += trial.total * (given.trials or SEARCHED[profile][1])
     return _spoken(total / scoreboard.THROUGHPUT)
 
 
@@ -137,6 +151,14 @@ def superclasses() -> "Styler":
     return pd.DataFrame({"classes": rows}).style  # which, unlike a plain table, shortens no text
 
 
+def balance(train: ImageSet) -> Markdown:
+    """The fewest and the most training images that a class has."""
+    fewest, most = train.counts().min(), train.counts().max()
+    if fewest == most:
+        return Markdown(f"Every class has {most:,} training images.")
+    return Markdown(f"A class has between {fewest:,} and {most:,} training images.")
+
+
 def pixels(**sets: ImageSet) -> pd.DataFrame:
     """Mean and standard deviation of each colour channel, in steps of 0 to 255."""
     rows = {}
@@ -145,6 +167,17 @@ def pixels(**sets: ImageSet) -> pd.DataFrame:
         for what, values in (("mean", flat.mean(0)), ("deviation", flat.std(0))):
             rows[f"{what}, {name}"] = dict(zip(("red", "green", "blue"), values, strict=True))
     return pd.DataFrame(rows).T.round(1)
+
+
+def nearest_average(train: ImageSet, valid: ImageSet) -> Markdown:
+    """How often the nearest average image names the class; of synthetic images that tells little."""
+    said = (
+        f"The nearest average names {100 * by_average(train, valid):.1f} % of {len(valid):,} validation "
+        f"images; guessing names {100 / len(train.classes):.0f} %."
+    )
+    if train.source.startswith("synthetic"):
+        said += " These images are synthetic, and that figure says nothing of photos."
+    return Markdown(said)
 
 
 def by_average(train: ImageSet, valid: ImageSet) -> float:
@@ -193,7 +226,7 @@ def grid(runs: Mapping[str, Run], why: Mapping[str, str] | None = None) -> pd.Da
         known = name in published.index and not (run and _coarse(run))
         report = published.loc[name] if known else {}
         kept = _figures(run) if run else dict.fromkeys(FIGURES)
-        kept |= {"report: training": report.get("train_accuracy")}
+        kept |= {"report: epochs": report.get("epochs"), "report: training": report.get("train_accuracy")}
         kept |= {"report: validation": report.get("valid_accuracy")}
         augmentation = cell.augmentation.replace("_", " ") + (", as run" if cell.as_run else "")
         rows.append({"model": cell.model, "augmentation": augmentation, **kept, "note": note or _start(run)})
@@ -229,7 +262,8 @@ def _start(run: Run) -> str:
 def coloured(table: pd.DataFrame) -> "Styler":
     """A table of the grid with accuracies shaded, darker the higher."""
     shares = [name for name in table if name.endswith(("training", "validation"))]
-    formats = {**dict.fromkeys(shares, "{:.4f}"), "gap": "{:+.4f}", "epochs": "{:.0f}", "s / epoch": "{:.1f}"}
+    formats = {**dict.fromkeys(shares, "{:.4f}"), "gap": "{:+.4f}", "s / epoch": "{:.1f}"}
+    formats |= dict.fromkeys(("epochs", "report: epochs"), "{:.0f}")
     styled = table.reset_index().style.format(formats, na_rep="–").hide(axis="index")
     # Two thirds of the colour map: black figures stay readable on all of it.
     styled = styled.background_gradient(
@@ -318,8 +352,11 @@ def code_of(function: Callable) -> Code:
 
 def answers(runs: Mapping[str, Run]) -> Markdown:
     """What the runs say about the report's claims, one sentence each."""
-    lines = [_near(runs), *(_augmented(runs, model) for model in CHECKED)]
-    return Markdown("\n".join(f"- {line}" for line in lines if line))
+    changes = [line for line in (_augmented(runs, model) for model in CHECKED) if line]
+    if changes:
+        luck = 300 * math.hypot(scoreboard.LUCK, scoreboard.LUCK)
+        changes.append(f"These are single runs, whose difference may be luck up to {luck:.1f} points.")
+    return Markdown("\n".join(f"- {line}" for line in (_near(runs), *changes)))
 
 
 def verdict(here: Mapping[str, Run]) -> str:
@@ -328,10 +365,18 @@ def verdict(here: Mapping[str, Run]) -> str:
     past = [run for run in scoreboard.recorded("cifar100/*") if _short(run) in (PLAIN, MIXED)]
     told = {"In this execution": _beats(own), "By the records": _beats(scoreboard.longest(past))}
     said = [f"{where}, {sentence}" for where, sentence in told.items() if sentence]
-    return (
-        " ".join(said)
-        or f"Whether CutMix, done right, beats no augmentation for `{PLAIN}` is not recorded yet."
+    return " ".join(said) or (
+        f"Whether CutMix, done right, beats no augmentation for `{PLAIN}` is not recorded yet: without it "
+        f"training takes {_hours(PLAIN)}, with it {_hours(MIXED)}, if neither stops early."
     )
+
+
+def _hours(name: str) -> str:
+    """What the multiplications of a cell take on two cores, trained to its last epoch."""
+    cell = CELLS[name]
+    macs = {cell.model: models.card(cell.model).macs}
+    work = scoreboard.work(f"cifar100/{name}", macs, epochs=cell.recipe.epochs)
+    return scoreboard.spoken_hours(work.total / scoreboard.THROUGHPUT / 3600)
 
 
 def _beats(runs: Iterable[Run]) -> str:
@@ -550,11 +595,17 @@ def _may_be_chosen(name: str) -> bool:
 
 
 def shown_test(run: Run) -> Run:
-    """The run whose test is shown: this execution's on real images, else the record that validates best."""
+    """The run whose test is shown: this execution's on real images, else the record that validates best.
+
+    Without either it is the step past the report, which is no candidate, rather than drawn images.
+    """
     if scoreboard.is_real(run) or _coarse(run):
         return run
-    found = _ever_tested(scoreboard.recorded("cifar100/*"))
-    return max((one for one in found if not _coarse(one)), key=_valid, default=run)
+    found = [one for one in _ever_tested(scoreboard.recorded("cifar100/*")) if not _coarse(one)]
+    if found:
+        return max(found, key=_valid)
+    past = (one for one in scoreboard.recorded(f"cifar100/{BETTER}") if "test" in one.metrics)
+    return next(past, run)
 
 
 def in_earnest(run: Run, shown: Any) -> Any:
@@ -583,10 +634,23 @@ def scored_line(run: Run) -> Markdown:
     if len(found["classes"]) == len(FINE_TO_COARSE):
         right = evaluation.superclass_accuracy(found["confusion"], FINE_TO_COARSE)
         text += f"; the right superclass for {right:.4f}"
-    text += f". Validation accuracy, by which it was chosen, was {_valid(run):.4f}."
+    if _short(run) == BETTER:
+        text += (
+            ". No network of the chapter has been tested on real images yet. This one is a step past the "
+            "report and no candidate; its answers are means over an image and its mirror image."
+        )
+    else:
+        text += f". Validation accuracy, by which it was chosen, was {_valid(run):.4f}."
     if run.folder is None:
         text += f" Again: `{run.record['command']}`."
     return Markdown(text)
+
+
+def tally(run: Run) -> Any:
+    """How often the report's reasons hold for mistakes and right answers of a network's test."""
+    if "test_reasons" not in run.metrics:
+        return Markdown(f"*The record of `{_short(run)}` does not hold this.*")
+    return reasons.tally_table(run.metrics["test_reasons"]).round(3)
 
 
 def groups(summary: Mapping[str, Any]) -> dict[str, Sequence]:
@@ -652,16 +716,22 @@ def by_reason(
     return rows, captions
 
 
-def label_check(predictions: Predictions) -> Markdown:
-    """The share of doubted test labels beside the share that people found wrong."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of classes with few images, as in the smoke profile
-        kept = confident(predictions.labels, predictions.probabilities)
+def label_check(run: Run) -> Markdown:
+    """The share of doubted test labels beside the share that people found wrong, and what that explains."""
+    if _coarse(run):
+        return Markdown("*What people said of the labels is known of the hundred classes alone.*")
+    if "test_doubts" not in run.metrics:
+        return Markdown(f"*The record of `{_short(run)}` does not hold which labels it doubts.*")
+    found = run.metrics["test_doubts"]
+    wrong = 1 - found["accuracy"]
+    explained = min(1, KNOWN_ERRORS / wrong) if wrong else 0
     return Markdown(
-        f"With this network, of accuracy {predictions.accuracy:.3f}, confident learning doubts "
-        f"{100 * (1 - kept.mean()):.1f} % of the test labels. Northcutt 2021 (arXiv:2103.14749) had people "
-        f"check such labels: {100 * KNOWN_ERRORS:.2f} % were wrong. There a network that sees what is in the "
-        "picture is counted as mistaken."
+        f"By what `{_short(run)}` says of the test images, confident learning doubts "
+        f"{100 * found['doubted']:.1f} % of their labels. Northcutt 2021 (arXiv:2103.14749) had people look "
+        f"at the labels that were doubted there: {100 * KNOWN_ERRORS:.2f} % of all are known to be wrong. "
+        f"This network takes {100 * wrong:.1f} % of the images for something else than their label says. "
+        f"Even if it saw through each of those wrong labels, they explain {100 * explained:.0f} % of its "
+        "mistakes at most."
     )
 
 
