@@ -9,17 +9,24 @@ import os
 import re
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from labkit.book.stamps import LIBRARIES
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "RESULTS.md"
+CALM = 0.5  # load for each core; a run that starts above it is marked as busy
+PATIENCE = 180  # seconds to wait for that
 NOISE = re.compile(r"^(WARNING: All log messages|[IWE]\d{4} |To enable the following)")
-TITLE = """# Speed
+TITLE = f"""# Speed
 
 What the code costs against the way the reports did the same, as ratios within one run of one machine:
-seconds differ between machines and hours, ratios hardly do. `make bench` measures again.
+seconds differ between machines and hours, ratios hardly do. `make bench` measures again. A run is marked
+busy where the machine's load before it was above {CALM:g} for each core.
 """
 
 
@@ -49,7 +56,7 @@ def kept() -> dict[str, str]:
 def measured(script: Path) -> str:
     """Run one script, show what it prints as it comes, and give its section."""
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONUNBUFFERED": "1"}
-    load = os.getloadavg()[0]
+    load = settled()
     lines = []
     with subprocess.Popen(
         [sys.executable, str(script)], env=environment, stdout=subprocess.PIPE, text=True
@@ -68,13 +75,25 @@ def purpose(script: Path) -> str:
     return script.read_text(encoding="utf-8").split('"""')[1].split("\n\n")[0].replace("\n", " ")
 
 
+def settled() -> float:
+    """The load that other work makes: the script before leaves its own, which takes minutes to fade."""
+    end = time.monotonic() + PATIENCE
+    while (load := os.getloadavg()[0]) > CALM * os.cpu_count() and time.monotonic() < end:
+        time.sleep(5)
+    return load
+
+
 def where(load: float) -> str:
-    """Date, machine and versions."""
+    """Date, machine, how busy it was, and versions of what is installed."""
     cpu = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-    packages = [f"{name} {version(name)}" for name in ("labkit", "keras", "numpy")]
+    packages = []
+    for name in ("labkit", *LIBRARIES):
+        with suppress(PackageNotFoundError):
+            packages.append(f"{name} {version(name)}")
+    busy = ", busy" if load > CALM * os.cpu_count() else ""
     return (
         f"{datetime.now(UTC):%d %B %Y}, {cpu[1] if cpu else 'unknown processor'}, {os.cpu_count()} cores "
-        f"(load before: {load:.1f}), Python {sys.version.split()[0]}, {', '.join(packages)}."
+        f"(load before: {load:.1f}{busy}), Python {sys.version.split()[0]}, {', '.join(packages)}."
     )
 
 

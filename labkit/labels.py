@@ -6,6 +6,7 @@ import numpy as np
 
 from labkit.errors import DataError, ParameterError, nearest
 
+_ROUNDING = 1e-5  # what sums of 32-bit floats may be off by
 KINDS = ("symmetric", "pair_flip")
 
 
@@ -78,12 +79,24 @@ def _noise_matrix(
             )
         if rate is None:
             raise ParameterError(f"{matrix} noise without a rate", expected="a rate from 0 to 1")
-        make = symmetric if matrix == "symmetric" else pair_flip
-        matrix = make(classes or int(labels.max(initial=0)) + 1, rate)
+        k = int(labels.max(initial=0)) + 1 if classes is None else classes
+        if k < 2:
+            raise ParameterError(
+                f"{matrix} noise among {k} classes",
+                expected="at least two",
+                mend="say how many with classes=",
+            )
+        matrix = symmetric(k, rate) if matrix == "symmetric" else pair_flip(k, rate)
     elif rate is not None:
         raise ParameterError("a rate beside a matrix, which holds its own", expected="one of the two")
-    matrix = np.asarray(matrix, float)
-    k = len(matrix)
+    try:
+        matrix = np.asarray(matrix, float)
+    except (TypeError, ValueError):  # words, or rows of different lengths
+        raise ParameterError(
+            "a noise matrix that is not one of numbers",
+            expected="matrix[true, given], every row summing to 1",
+        ) from None
+    k = matrix.shape[0] if matrix.ndim else 0
     if matrix.shape != (k, k) or not (matrix >= 0).all() or not np.allclose(matrix.sum(axis=1), 1):
         raise ParameterError(
             f"a noise matrix of shape {matrix.shape} that is not square with rows of shares",
@@ -167,6 +180,8 @@ def confident(labels: np.ndarray, probs: np.ndarray, *, filter_by: str = "prune_
     from cleanlab.filter import find_label_issues  # slow to import, and only this judge needs it
 
     labels, probs = _judged(labels, probs)
+    if not len(labels):
+        return np.ones(0, bool)
     choices = ("prune_by_noise_rate", "prune_by_class", "both", "confident_learning", "predicted_neq_given")
     if filter_by not in choices:
         raise ParameterError(
@@ -196,6 +211,7 @@ class Correction:
 def correction_report(before: np.ndarray, after: np.ndarray, truth: np.ndarray) -> Correction:
     """Score a correction, given as a mask of labels to keep or as new labels; a truth of -1 is left out."""
     before, after, truth = _whole_numbers("before", before), np.asarray(after), _whole_numbers("truth", truth)
+    after = after if after.dtype == bool else _whole_numbers("after", after)
     if not before.shape == after.shape == truth.shape:
         raise DataError(
             f"{before.shape}, {after.shape} and {truth.shape} labels before, after and in truth",
@@ -256,7 +272,15 @@ def _judged(labels: np.ndarray, probs: np.ndarray) -> tuple[np.ndarray, np.ndarr
         raise DataError(
             f"probabilities of shape {probs.shape} for {len(labels)} labels", expected="one row an image"
         )
-    if not np.isfinite(probs).all():
-        raise DataError("probabilities that are not finite", expected="numbers from 0 to 1")
+    if not np.issubdtype(probs.dtype, np.number):
+        raise DataError(f"probabilities of type {probs.dtype}", expected="numbers from 0 to 1")
+    within = (probs >= -_ROUNDING) & (probs <= 1 + _ROUNDING)
+    if not within.all():
+        row, column = np.argwhere(~within)[0]
+        raise DataError(
+            f"probabilities[{row}, {column}] is {probs[row, column]:g}",
+            expected="numbers from 0 to 1",
+            mend="give what softmax makes of the model's outputs",
+        )
     _in_range("labels", labels, probs.shape[1])
     return labels, probs

@@ -252,8 +252,9 @@ def test_every_loader_gives_synthetic_sets_of_the_size_asked_for(name):
     again = LOADERS[name]("synthetic", n=25, seed=4)
     assert [part.fingerprint() for part in parts] == [part.fingerprint() for part in again]
     assert len({part.fingerprint() for part in parts}) == len(parts)
-    with pytest.raises((ParameterError, DataError)):
-        LOADERS[name]("synthetic", n=-1)
+    for few in (0, -1):
+        with pytest.raises((ParameterError, DataError)):
+            LOADERS[name]("synthetic", n=few)
 
 
 @pytest.mark.parametrize("name", FOLDERS)

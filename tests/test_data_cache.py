@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -150,6 +151,29 @@ def test_a_full_disk_leaves_nothing_and_says_so(tmp_path, place, monkeypatch):
     with pytest.raises(DataError, match="no space left"):
         cache.arrays("kind", tmp_path, FILES, Build())
     assert entries(place) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX limits")
+def test_a_disk_that_fills_up_while_it_is_written_to_is_named(tmp_path, place):
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    large = {"images": np.zeros((100, 32, 32, 3), np.uint8)}
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(DataError, match="no space left while writing") as caught:
+            cache.arrays("kind", tmp_path, FILES, lambda: large)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "LABKIT_CACHE" in caught.value.mend and entries(place) == []
+    assert cache.arrays("kind", tmp_path, FILES, lambda: large)["images"].shape == (100, 32, 32, 3)
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that takes no folders")
+def test_a_cache_that_cannot_be_made_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABKIT_CACHE", "/proc/labkit")
+    with pytest.raises(DataError, match="/proc/labkit cannot be made"):
+        cache.arrays("kind", tmp_path, FILES, Build())
 
 
 WORKER = """

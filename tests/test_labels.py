@@ -114,6 +114,12 @@ def test_confident_learning_drops_wrong_labels_and_keeps_right_ones(filter_by):
     )
 
 
+def test_every_judge_takes_no_labels_at_all():
+    none, probs = np.array([], int), np.zeros((0, 3))
+    for judge in (labels.agrees, labels.self_filter, labels.confident, labels.corrected):
+        assert judge(none, probs).shape == (0,)
+
+
 def test_a_report_of_a_mask_and_of_new_labels():
     before, truth = np.array([0, 1, 2, 3, 0]), np.array([0, 0, 2, 2, -1])
     mask = labels.correction_report(before, np.array([True, False, False, True, True]), truth)
@@ -140,7 +146,15 @@ def test_smoothing_keeps_the_sum():
         (lambda: labels.corrupt(CLEAN / 2, np.eye(10), seed=0), DataError, "whole number"),
         (lambda: labels.corrupt(CLEAN, np.full((10, 10), np.nan), seed=0), ParameterError, "summing to 1"),
         (lambda: labels.agrees(GIVEN, PROBS[:2]), DataError, "for 4 labels"),
-        (lambda: labels.agrees(GIVEN, PROBS * np.nan), DataError, "not finite"),
+        (lambda: labels.agrees(GIVEN, PROBS * np.nan), DataError, r"probabilities\[0, 0\] is nan"),
+        (lambda: labels.corrected(GIVEN, np.log(PROBS)), DataError, r"\[0, 0\] is -0\.51(.|\n)*softmax"),
+        (lambda: labels.confident(GIVEN, PROBS * 2), DataError, r"probabilities\[0, 0\] is 1\.2"),
+        (lambda: labels.agrees(GIVEN, PROBS.astype(str)), DataError, "probabilities of type <U"),
+        (lambda: labels.corrupt(CLEAN, "symmetric", rate=0.1, classes=0, seed=0), ParameterError, "0 class"),
+        (lambda: labels.corrupt(CLEAN * 0, "symmetric", rate=0.1, seed=0), ParameterError, "among 1 classes"),
+        (lambda: labels.corrupt(CLEAN, [[1], [0, 1]], seed=0), ParameterError, "not one of numbers"),
+        (lambda: labels.corrupt(CLEAN, 0.5, seed=0), ParameterError, "summing to 1"),
+        (lambda: labels.correction_report(GIVEN, np.ones(4), GIVEN), DataError, "after of type float64"),
         (lambda: labels.confident(GIVEN, PROBS, filter_by="bth"), ParameterError, "Did you mean 'both'"),
         (lambda: labels.transition(GIVEN, GIVEN[:2], 3), DataError, "4 noisy and 2 clean"),
         (lambda: labels.transition(GIVEN, GIVEN - 9, 3), DataError, "no true label"),

@@ -1,5 +1,6 @@
 """Archives, unpacked into a temporary folder after a look at every member's name."""
 
+import errno
 import os
 import tarfile
 import zipfile
@@ -11,22 +12,32 @@ from labkit.data import cache
 from labkit.errors import DataError
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
+_DISK = (*cache.FULL, errno.EACCES, errno.EPERM, errno.EROFS)  # the cache is to blame, not the archive
 _MOST_BYTES = 50 * 2**30
 
 
 @contextmanager
 def unpacked(archive: Path) -> Iterator[Path]:
     """Unpack an archive for as long as it is read; where all lies in one folder, give that."""
+    try:
+        archive.open("rb").close()
+    except OSError as error:
+        raise DataError(
+            f"{archive.name} cannot be read ({error.strerror})",
+            expected="an archive that you may read",
+            mend="check its permissions",
+        ) from None
     with cache.scratch(cache.folder() / archive.name) as place:
         try:
             _unpack(archive, place)
         except DataError:
             raise
         except Exception as error:  # unpackers raise anything on damaged archives
-            if isinstance(error, OSError) and error.errno:
+            if isinstance(error, OSError) and error.errno in _DISK:
                 raise
+            reason = getattr(error, "strerror", None) or error
             raise DataError(
-                f"{archive.name} is damaged or cut short ({error})",
+                f"{archive.name} is damaged or cut short ({reason})",
                 expected=f"a whole archive ({', '.join(SUFFIXES)})",
                 mend="download it again",
             ) from None
@@ -48,7 +59,9 @@ def _unpack(archive: Path, place: Path) -> None:
         with zipfile.ZipFile(archive) as opened:
             for member in opened.infolist():
                 is_link = (member.external_attr >> 16) & 0o170000 == 0o120000
-                _check_member(archive, member.filename, "a link" if is_link else None)
+                is_locked = member.flag_bits & 1
+                special = "a link" if is_link else "encrypted" if is_locked else None
+                _check_member(archive, member.filename, special)
             _check_size(archive, sum(member.file_size for member in opened.infolist()))
             opened.extractall(place)
         return
@@ -56,8 +69,9 @@ def _unpack(archive: Path, place: Path) -> None:
         opened = tarfile.open(archive)  # noqa: SIM115 - only opening it tells whether it is a tar file
     except tarfile.ReadError:
         raise DataError(
-            f"{archive.name} is not an archive, or its start is damaged",
+            f"{archive.name} is not an archive, or is damaged",
             expected=f"an archive ({', '.join(SUFFIXES)}) or a folder",
+            mend="download or copy it again",
         ) from None
     with opened:
         members = opened.getmembers()

@@ -35,10 +35,15 @@ def _records(path: Path, ranges: Sequence[int]) -> np.ndarray:
     try:
         raw = np.fromfile(path, np.uint8)
     except OSError as error:
-        raise DataError(f"{path.name} cannot be read ({error.strerror})") from None
-    if raw.size == 0 or raw.size % record:
         raise DataError(
-            f"{path.name} has {raw.size:,} bytes, {raw.size % record:,} more than whole records have",
+            f"{path.name} cannot be read ({error.strerror})",
+            expected=f"whole records of {record:,} bytes",
+            mend="check the file and its permissions",
+        ) from None
+    if raw.size == 0 or raw.size % record:
+        over = f"{raw.size:,} bytes, {raw.size % record:,} more than whole records have"
+        raise DataError(
+            f"{path.name} has {over if raw.size else '0 bytes'}",
             expected=f"whole records of {record:,} bytes",
             mend="copy or download the file again; it was cut short, padded, or is of another layout",
         )

@@ -18,6 +18,7 @@ from filelock import FileLock
 from labkit.errors import DataError
 
 Listing = list[tuple[str, int, int]]  # name, size and modification time of every file of a source
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORMAT = 1
 
 
@@ -45,7 +46,9 @@ def scan(place: Path) -> Listing:
             )
     except OSError as error:
         raise DataError(
-            f"{place} cannot be listed ({error.strerror})", expected="a readable folder"
+            f"{place} cannot be listed ({error.strerror}: {Path(error.filename).name})",
+            expected="a folder of files that you may read",
+            mend="check its permissions, and remove links that lead nowhere",
         ) from None
 
 
@@ -94,12 +97,15 @@ def writing_to(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        # NumPy says that it wrote less than it was asked to, and gives no number.
+        if error.errno in FULL or (error.errno is None and str(error).endswith(" written")):
             happened = f"no space left while writing to {place}"
         elif isinstance(error, PermissionError) or error.errno == errno.EROFS:
             happened = f"no permission to write to {place}"
         elif isinstance(error, (FileExistsError, NotADirectoryError)):
             happened = f"{place} is a file, not a folder"
+        elif error.errno and not place.is_dir():
+            happened = f"{place} cannot be made ({error.strerror})"
         else:
             raise
         raise DataError(

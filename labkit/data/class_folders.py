@@ -22,7 +22,11 @@ def read_parts(folder: Path, *, size: int, source: str, seed: int) -> tuple[Imag
         return train, test
     for part in ("train", "valid"):
         if not (folder / part).is_dir():
-            raise DataError(f"{folder} has no {part}/", expected=f"a folder with {LAYOUT}")
+            raise DataError(
+                f"{folder} has no {part}/",
+                expected=f"a folder with {LAYOUT}",
+                mend=f"name the folder of the other photos {part}, or give a folder of class folders only",
+            )
     listings = {part: _classes(folder / part) for part in ("train", "valid")}
     _check_same({part: set(classes) for part, classes in listings.items()})
     return tuple(_read(folder / part, size=size, source=source) for part in ("train", "valid"))
@@ -64,17 +68,20 @@ def _classes(folder: Path) -> dict[str, Path]:
             raise DataError(
                 f"class folder {path.name!r} in {folder.name}/ has a name that cannot be shown",
                 expected="a name of printable characters, without spaces around it",
+                mend="rename the folder",
             )
         if name in found:
             raise DataError(
                 f"two folders in {folder.name}/ are both called {name!r}, written in two ways of Unicode",
                 expected="one folder a class",
+                mend="put the photos of both into one",
             )
         found[name] = path
     if len(found) < 2:
         raise DataError(
             f"{folder.name}/ holds {'one class only, ' + repr(next(iter(found))) if found else 'no class'}",
             expected="at least two class folders",
+            mend="put another class beside it, or give the folder that holds the class folders",
         )
     return found
 
@@ -95,11 +102,16 @@ def _photos(folder: Path) -> cache.Listing:
     photos = [entry for entry in cache.scan(folder) if not _ignored(entry[0])]
     for name, _, _ in photos:
         if (folder / name).is_dir():
-            raise DataError(f"{folder.name}/{name} is a folder", expected="photos only, in one level")
+            raise DataError(
+                f"{_within(folder, name)} is a folder",
+                expected="photos only, in one level",
+                mend="move its photos up into the class's folder",
+            )
         if not name.lower().endswith(PHOTO_SUFFIXES):
             raise DataError(
-                f"{folder.name}/{name} is not a photo",
+                f"{_within(folder, name)} is not a photo",
                 expected=f"files ending in {', '.join(PHOTO_SUFFIXES)}",
+                mend="save it as one of these, or move it elsewhere",
             )
     if not photos:
         raise DataError(
@@ -108,6 +120,10 @@ def _photos(folder: Path) -> cache.Listing:
             mend="remove the folder, or put photos into it",
         )
     return photos
+
+
+def _within(folder: Path, name: str) -> str:
+    return f"{folder.parent.name}/{folder.name}/{name}"
 
 
 def _ignored(name: str) -> bool:
@@ -121,6 +137,7 @@ def _check_same(classes: dict[str, set[str]]) -> None:
             raise DataError(
                 f"{part}/ has no {', '.join(map(repr, lacking))}, and {other}/ has",
                 expected="the same classes in both",
+                mend=f"add or rename the class folder in {part}/, or remove it from {other}/",
             )
 
 

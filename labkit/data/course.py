@@ -59,7 +59,7 @@ def check_place(folder: Path) -> None:
     elif inner := [path for path in _subfolders(folder) if all((path / name).exists() for name in wanted)]:
         mend = f"give the folder inside it, {inner[0]}"
     else:
-        mend = None
+        mend = "copy the folder again, or use 'download' or 'synthetic'"
     raise DataError(f"{folder} has no {', no '.join(missing)}", expected=f"a folder with {LAYOUT}", mend=mend)
 
 
@@ -70,6 +70,8 @@ def _subfolders(folder: Path) -> list[Path]:
 def numbered(folder: Path, *, prefix: str = "") -> cache.Listing:
     """List 00001.png, 00002.png and so on with size and time; a gap or a stranger is an error."""
     files = cache.scan(folder)
+    if len(files) > 99_999:  # from here on the order of names is not that of numbers
+        files.sort(key=lambda file: (len(file[0]), file[0]))
     names = [name for name, _, _ in files]
     if names and names == [f"{number:05d}.png" for number in range(1, len(names) + 1)]:
         return files
@@ -79,33 +81,52 @@ def numbered(folder: Path, *, prefix: str = "") -> cache.Listing:
 
 
 def _misnumbered(folder: str, names: list[str], prefix: str) -> DataError:
+    """Say which name breaks the row: a stranger, one written otherwise, or the first that is missing."""
     expected = "00001.png, 00002.png and so on without a gap, and no other file"
     if not names:
-        return DataError(f"{folder}/ is empty", expected=expected)
-    strangers = [name for name in names if not re.fullmatch(rf"(?:{prefix})?\d{{5,}}\.png", name)]
+        return DataError(f"{folder}/ is empty", expected=expected, mend="copy the folder again")
+    strangers = [name for name in names if not re.fullmatch(rf"(?:{prefix})?[0-9]{{5,}}\.png", name)]
     if strangers:
         others = f" and {len(strangers) - 1} more" if len(strangers) > 1 else ""
         return DataError(
-            f"{folder}/ holds {strangers[0]!r}{others}", expected=expected, mend="move it elsewhere"
+            f"{folder}/ holds {strangers[0]!r}{others}",
+            expected=expected,
+            mend="move it elsewhere, or name it as expected",
         )
-    numbers = [int(re.sub(r"\D", "", name)) for name in names]
-    gaps = sorted(set(range(1, max(numbers) + 1)) - set(numbers))
-    if gaps:
-        others = f", and {len(gaps) - 1:,} more up to {gaps[-1]:05d}.png" if len(gaps) > 1 else ""
+    if prefix and len({name.startswith(prefix) for name in names}) > 1:
         return DataError(
-            f"{folder}/{gaps[0]:05d}.png is missing{others}", expected=expected, mend="copy the folder again"
+            f"{folder}/ holds {min(names)!r} beside {max(names)!r}",
+            expected=expected,
+            mend=f"name all files with {prefix!r}, or none",
         )
-    twice = next(
-        name for name, number in zip(names, numbers, strict=True) if numbers.count(number) > 1 or number == 0
+    digits = [name.removeprefix(prefix).removesuffix(".png") for name in names]
+    for name, written in zip(names, digits, strict=True):
+        if int(written) == 0 or written != f"{int(written):05d}":
+            return DataError(
+                f"{folder}/{name} is misnumbered",
+                expected=expected,
+                mend="number the images from 00001.png on, with five digits",
+            )
+    numbers = set(map(int, digits))
+    first, last = 1, max(numbers)
+    while first in numbers:
+        first += 1
+    missing = last - len(numbers)
+    others = f", and {missing - 1:,} more below {last:05d}.png" if missing > 1 else ""
+    return DataError(
+        f"{folder}/{prefix if names[0].startswith(prefix) else ''}{first:05d}.png is missing{others}",
+        expected=expected,
+        mend="copy the folder again",
     )
-    return DataError(f"{folder}/{twice} is misnumbered", expected=expected)
 
 
 def check_rows(labels: str, rows: int, images: str, files: int) -> None:
     """Refuse labels that are not one an image."""
     if rows != files:
         problem = "short" if rows < files else "long"
+        lost, over = ("rows", "images") if rows < files else ("images", "rows")
         raise DataError(
             f"{labels} is too {problem}: {rows:,} labels, and {images} holds {files:,} images",
             expected="one row an image, row n for image n",
+            mend=f"put back the {lost} from number {min(rows, files) + 1:,} on, or remove the {over}",
         )

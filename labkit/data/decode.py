@@ -22,6 +22,7 @@ _TILE_HEAD = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sIIBBBBB", 13, b"IHDR", _TIL
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 _LENGTH = struct.Struct(">I")
 _CHUNK = 200
+_AGAIN = "copy the file again from where you got it"
 _MOST_PIXELS = 100_000_000
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
@@ -92,36 +93,44 @@ def _bytes(path: str) -> bytes:
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - half the time of Path.read_bytes
             return file.readall()
     except OSError as error:
-        raise DataError(f"{_name(path)} cannot be read ({error.strerror})") from None
+        raise DataError(
+            f"{_name(path)} cannot be read ({error.strerror})",
+            expected="an image file that you may read",
+            mend="check the file and its permissions",
+        ) from None
 
 
 def _name(path: str) -> str:
-    """Call a file by its folder and name."""
-    return "/".join(Path(path).parts[-2:])
+    """Call a file by its folder and name, and by the part of the set that it lies in."""
+    *_, part, folder, name = Path("/", path).parts
+    return f"{part}/{folder}/{name}" if part in ("train", "valid") else f"{folder}/{name}"
 
 
 def _bad_tile(path: str, raw: bytes) -> DataError:
     """Say why a file is not a 32x32 RGB PNG."""
-    expected = f"an 8-bit RGB PNG of {_TILE}x{_TILE} pixels"
     try:
         with _opened(path, raw) as image:
-            kind, mode, size = image.format, _mode(image, raw), image.size
-            if kind != "PNG":
-                return DataError(f"{_name(path)} is a {kind} file", expected=expected)
-            if size != (_TILE, _TILE):
-                return DataError(f"{_name(path)} has {size[0]}x{size[1]} pixels", expected=expected)
-            if mode != "RGB":
-                return DataError(f"{_name(path)} is {_MODES.get(mode, mode)}", expected=expected)
-            if getattr(image, "is_animated", False):
-                return DataError(f"{_name(path)} is animated", expected=expected)
-            _decoded(path, image)
+            fault = _fault(image, raw)
+            if fault is None:
+                _decoded(path, image)
+                fault = "is damaged: it is not the plain file it says it is"
+        happened = f"{_name(path)} {fault}"
     except DataError as error:
-        return DataError(error.happened, expected=expected, mend=error.mend)
-    return DataError(
-        f"{_name(path)} is damaged: it is not the plain file it says it is",
-        expected=expected,
-        mend="copy the file again from where you got it",
-    )
+        happened = error.happened
+    return DataError(happened, expected=f"an 8-bit RGB PNG of {_TILE}x{_TILE} pixels", mend=_AGAIN)
+
+
+def _fault(image: Image.Image, raw: bytes) -> str | None:
+    """Say in what a whole image differs from a tile."""
+    if image.format != "PNG":
+        return f"is a {image.format} file"
+    if image.size != (_TILE, _TILE):
+        return f"has {image.width}x{image.height} pixels"
+    if (mode := _mode(image, raw)) != "RGB":
+        return f"is {_MODES.get(mode, mode)}"
+    if getattr(image, "is_animated", False):
+        return "is animated"
+    return "is interlaced" if image.info.get("interlace") else None
 
 
 _MODES = {
@@ -145,7 +154,9 @@ def _mode(image: Image.Image, raw: bytes) -> str:
 def _opened(path: str, raw: bytes) -> Image.Image:
     """Open an image as far as its header."""
     if not raw:
-        raise DataError(f"{_name(path)} is empty (0 bytes)", mend="copy the file again from where you got it")
+        raise DataError(
+            f"{_name(path)} is empty (0 bytes)", expected="a photo", mend=f"{_AGAIN}, or remove it"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -159,19 +170,23 @@ def _opened(path: str, raw: bytes) -> Image.Image:
         Image.DecompressionBombError,
     ) as error:
         if isinstance(error, Image.DecompressionBombError):
-            raise _too_large(path, re.sub(r".*\((\d+ pixels)\).*", r"\1", str(error))) from None
+            raise _too_large(path, int(re.search(r"\((\d+) pixels\)", str(error))[1])) from None
         raise DataError(
             f"{_name(path)} is not an image that can be read",
             expected="JPEG, PNG, WebP or BMP",
-            mend="copy the file again from where you got it, or remove it",
+            mend=f"{_AGAIN}, or remove it",
         ) from None
     if image.width * image.height > _MOST_PIXELS:
-        raise _too_large(path, f"{image.width}x{image.height} pixels")
+        raise _too_large(path, image.width * image.height)
     return image
 
 
-def _too_large(path: str, how: str) -> DataError:
-    return DataError(f"{_name(path)} is too large: {how}", expected=f"at most {_MOST_PIXELS:,} pixels")
+def _too_large(path: str, pixels: int) -> DataError:
+    return DataError(
+        f"{_name(path)} is too large: {pixels:,} pixels",
+        expected=f"at most {_MOST_PIXELS:,} pixels",
+        mend="save it smaller, or remove it",
+    )
 
 
 def _decoded(path: str, image: Image.Image) -> None:
@@ -181,7 +196,7 @@ def _decoded(path: str, image: Image.Image) -> None:
     except Exception as error:  # decoders raise whatever they like on damaged files
         reason = "is truncated" if "truncated" in str(error).lower() else "is damaged"
         raise DataError(
-            f"{_name(path)} {reason}", mend="copy the file again from where you got it, or remove it"
+            f"{_name(path)} {reason}", expected="a whole photo", mend=f"{_AGAIN}, or remove it"
         ) from None
 
 
@@ -191,7 +206,11 @@ def _photo(path: str, raw: bytes, size: int) -> np.ndarray:
     with _opened(path, raw) as image:
         mode = _mode(image, raw)
         if image.format not in ("PNG", "JPEG", "WEBP", "BMP"):
-            raise DataError(f"{_name(path)} is a {image.format} file", expected="JPEG, PNG, WebP or BMP")
+            raise DataError(
+                f"{_name(path)} is a {image.format} file",
+                expected="JPEG, PNG, WebP or BMP",
+                mend="save it as one of these, or remove it",
+            )
         if getattr(image, "is_animated", False):
             raise DataError(f"{_name(path)} is animated", expected=expected, mend="save one frame of it")
         if mode not in ("1", "L", "P", "RGB"):
@@ -202,6 +221,7 @@ def _photo(path: str, raw: bytes, size: int) -> np.ndarray:
             raise DataError(
                 f"{_name(path)} has {image.width}x{image.height} pixels",
                 expected="a photo, at least 2x2 pixels",
+                mend="put the photo in its place, or remove it",
             )
         _decoded(path, image)
         upright = ImageOps.exif_transpose(image).convert("RGB")

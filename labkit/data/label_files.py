@@ -9,6 +9,7 @@ from labkit.errors import DataError
 
 _CLEAN = re.compile(rb"(?:[0-9]{1,4}\n)*[0-9]{1,4}\n?")
 _EXPECTED = "plain text with one class number a line and nothing else"
+_ROW = "correct that row; row n belongs to image n"
 
 
 def read_labels(path: Path, *, k: int) -> np.ndarray:
@@ -16,7 +17,11 @@ def read_labels(path: Path, *, k: int) -> np.ndarray:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path.name} cannot be read ({error.strerror})", expected=_EXPECTED) from None
+        raise DataError(
+            f"{path.name} cannot be read ({error.strerror})",
+            expected=_EXPECTED,
+            mend="check the file and its permissions",
+        ) from None
     if not raw.strip():
         raise DataError(f"{path.name} is empty", expected=_EXPECTED, mend="put the label file back")
     if not _CLEAN.fullmatch(raw):
@@ -26,6 +31,7 @@ def read_labels(path: Path, *, k: int) -> np.ndarray:
         raise DataError(
             f"{path.name}, row {wrong[0] + 1}: label {labels[wrong[0]]}",
             expected=f"whole numbers from 0 to {k - 1}",
+            mend=_ROW,
         )
     return labels
 
@@ -37,7 +43,7 @@ def _why_not(name: str, raw: bytes) -> DataError:
             f"{name} starts with a byte-order mark", expected=_EXPECTED, mend="save it as UTF-8 without BOM"
         )
     if b"\0" in raw:
-        return DataError(f"{name} is not a text file", expected=_EXPECTED)
+        return DataError(f"{name} is not a text file", expected=_EXPECTED, mend="put the label file back")
     if b"\r" in raw:
         return DataError(
             f"{name} has Windows line ends", expected=_EXPECTED, mend="save it with Unix line ends (dos2unix)"
@@ -48,7 +54,7 @@ def _why_not(name: str, raw: bytes) -> DataError:
             return DataError(
                 f"{name}, row {number}: {_fault(row)}", expected=_EXPECTED, mend=_mend(number, row)
             )
-    return DataError(f"{name} is not a list of labels", expected=_EXPECTED)
+    return DataError(f"{name} is not a list of labels", expected=_EXPECTED, mend="put the label file back")
 
 
 def _fault(row: str) -> str:
@@ -77,4 +83,4 @@ def _fault(row: str) -> str:
 def _mend(number: int, row: str) -> str:
     if number == 1 and re.search(r"[A-Za-z]", row) and row.strip().lower() not in ("nan", "inf"):
         return "remove the header"
-    return "correct that row; row n belongs to image n"
+    return _ROW

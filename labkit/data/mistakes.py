@@ -1,6 +1,5 @@
 """What labkit says when data are wrong: every known mistake, made on purpose in a temporary folder."""
 
-import errno
 import io
 import os
 import shutil
@@ -8,6 +7,7 @@ import struct
 import tarfile
 import tempfile
 import warnings
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -218,14 +218,14 @@ def _animated(name: str, kind: str) -> Spoil:
     return spoil
 
 
-def _sixteen_bit(name: str) -> Spoil:
-    """Write a 16-bit RGB PNG, which Pillow itself cannot."""
+def _drawn_by_hand(name: str, side: int = 32, *, bits: int = 8, interlaced: bool = False) -> Spoil:
+    """Write a black RGB PNG such as Pillow itself cannot; a large one is said to be, and lacks its pixels."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
-    head = struct.pack(">IIBBBBB", 32, 32, 16, 2, 0, 0, 0)
-    rows = zlib.compress(bytes(32 * (1 + 32 * 6)))
+    head = struct.pack(">IIBBBBB", side, side, bits, 2, 0, 0, interlaced)
+    rows = zlib.compress(bytes(32 * (2 + 32 * 6)))
     parts = (chunk(b"IHDR", head), chunk(b"IDAT", rows), chunk(b"IEND", b""))
     return _content(name, b"\x89PNG\r\n\x1a\n" + b"".join(parts))
 
@@ -234,6 +234,52 @@ def _said_size(name: str, width: int, height: int) -> Spoil:
     """Claim a size in a BMP's header that its few bytes do not fill."""
     head = struct.pack("<2sIHHIIiiHHIIiiII", b"BM", 54, 0, 0, 54, 40, width, height, 1, 24, 0, 0, 1, 1, 0, 0)
     return _content(name, head)
+
+
+def _linked_nowhere(name: str) -> Spoil:
+    def spoil(folder: Path) -> None:
+        (folder / name).unlink()
+        (folder / name).symlink_to("nowhere")
+
+    return spoil
+
+
+def _folder_called(name: str) -> Spoil:
+    def spoil(folder: Path) -> None:
+        (folder / name).unlink()
+        (folder / name).mkdir()
+
+    return spoil
+
+
+def _renumbered(style: str) -> Spoil:
+    def spoil(folder: Path) -> None:
+        for number, path in enumerate(sorted((folder / "images").iterdir()), start=1):
+            path.rename(path.with_name(style.format(number)))
+
+    return spoil
+
+
+def _huge_member(folder: Path) -> Path:
+    """Claim more bytes in an archive's table than there are."""
+    path = folder.with_name("packed.tar")
+    with tarfile.open(path, "w") as archive:
+        member = tarfile.TarInfo("data_batch_1.bin")
+        member.size = 10**12
+        archive.addfile(member)
+    return path
+
+
+def _encrypted(folder: Path) -> Path:
+    """Mark the member of a zip archive as encrypted, in both places that say so."""
+    path = folder.with_name("packed.zip")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("data_batch_1.bin", b"")
+    raw = bytearray(path.read_bytes())
+    raw[raw.find(b"PK\3\4") + 6] |= 1
+    raw[raw.find(b"PK\1\2") + 8] |= 1
+    path.write_bytes(raw)
+    return path
 
 
 def _member(name: str, kind: bytes = tarfile.REGTYPE) -> Spoil:
@@ -281,7 +327,8 @@ def _cache_is_a_file(folder: Path) -> None:
 
 
 def _load_on_full_disk(folder: Path) -> object:
-    with mock.patch.object(np, "save", side_effect=OSError(errno.ENOSPC, "No space left on device")):
+    # What NumPy says of a disk that fills up while it writes.
+    with mock.patch.object(np, "save", side_effect=OSError("18432 requested and 4096 written")):
         return sets.noisy_cifar(folder)
 
 
@@ -341,6 +388,8 @@ _NUMBERED: dict[str, Spoil] = {
     "a stranger among the images": _image("images/00003 (copy).png"),
     "an image is misnumbered": _moved((_NUMBER, "images/00009.png")),
     "a number with too few digits": _moved((_NUMBER, "images/3.png")),
+    "numbers of six digits": _renumbered("{:06d}.png"),
+    "a number of millions": _moved((_NUMBER, "images/99999999999.png")),
     "numbers from zero": _moved(("images/00006.png", "images/00000.png")),
     "no image": _without("images/*"),
 }
@@ -350,7 +399,10 @@ _TILES: dict[str, Spoil] = {
     "a truncated image": _cut(_NUMBER, 0.7),
     "one flipped bit": _flipped(_NUMBER),
     "a JPEG called .png": _image(_NUMBER, format="JPEG"),
-    "a 16-bit image": _sixteen_bit(_NUMBER),
+    "a folder called .png": _folder_called(_NUMBER),
+    "a link that leads nowhere": _linked_nowhere(_NUMBER),
+    "a 16-bit image": _drawn_by_hand(_NUMBER, bits=16),
+    "an interlaced image": _drawn_by_hand(_NUMBER, interlaced=True),
     "a grey image": _image(_NUMBER, "L"),
     "an RGBA image": _image(_NUMBER, "RGBA"),
     "a palette image": _image(_NUMBER, "P"),
@@ -358,6 +410,7 @@ _TILES: dict[str, Spoil] = {
     "an animated image": _animated(_NUMBER, "PNG"),
     "a 1x1 image": _image(_NUMBER, size=(1, 1)),
     "an image of 40,000x3 pixels": _image(_NUMBER, size=(40_000, 3)),
+    "an image that claims 200,000x200,000 pixels": _drawn_by_hand(_NUMBER, 200_000),
 }
 _LABEL_FILES: dict[str, Spoil] = {
     "one row too few": _labels(lambda rows: rows[:-1]),
@@ -399,6 +452,8 @@ _ARCHIVES: dict[str, Spoil] = {
     "a symbolic link": _member("link.bin", tarfile.SYMTYPE),
     "a hard link": _member("link.bin", tarfile.LNKTYPE),
     "a device": _member("null", tarfile.CHRTYPE),
+    "an encrypted member": _encrypted,
+    "a member of a million MB": _huge_member,
     "cut short": _packed(lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])),
     "no archive": _packed(lambda path: path.write_bytes(b"<html>not found</html>")),
     "other contents": lambda folder: _packed(lambda path: None)(_emptied(folder)),
@@ -431,7 +486,8 @@ _PHOTOS: dict[str, Spoil] = {
     "text in a .jpg": _content(_PHOTO, b"this is text"),
     "an empty file": _content(_PHOTO, b""),
     "a truncated photo": _cut(_PHOTO, 0.6),
-    "a 16-bit photo": _sixteen_bit(_PHOTO),
+    "a 16-bit photo": _drawn_by_hand(_PHOTO, bits=16),
+    "a link that leads nowhere": _linked_nowhere(_PHOTO),
     "a CMYK photo": _image(_PHOTO, "CMYK"),
     "an RGBA photo": _image("train/cat/1.png", "RGBA"),
     "an animated photo": _animated("train/cat/1.webp", "WEBP"),

@@ -38,7 +38,7 @@ def noisy_cifar(
             full = ImageSet(images, noisy, CIFAR10_CLASSES, _called(source), true_labels=truth)
         return _first_of_each(full, n)
     if source == "synthetic":
-        clean = synthetic("noisy_cifar", _DRAWN["noisy_cifar"] if n is None else n, seed)
+        clean = synthetic("noisy_cifar", _DRAWN["noisy_cifar"] if n is None else _checked(n), seed)
     else:
         clean = _cut(cifar10("download")[0], n)
     noisy = noise.corrupt(clean.labels, noise_kind, rate=noise_rate, classes=10, seed=seed)
@@ -52,7 +52,8 @@ def noisy_cifar(
 def noisy_cifar_test(source: Source = "synthetic", *, seed: int = 0, n: int | None = None) -> ImageSet:
     """Give the test images with true labels: the folder's test part, or CIFAR-10's own."""
     if source == "synthetic":
-        return synthetic("noisy_cifar", _DRAWN["noisy_cifar"] // 5 if n is None else n, seed, part="test")
+        n = _DRAWN["noisy_cifar"] // 5 if n is None else _checked(n)
+        return synthetic("noisy_cifar", n, seed, part="test")
     if source == "download":
         return _cut(cifar10("download")[1], n)
     with _opened(source) as folder:
@@ -87,10 +88,10 @@ def cifar100(
         parts = _drawn("cifar100", n, seed)
         return parts if labels == "fine" else tuple(coarse(part) for part in parts)
     parts = _cifar(source, download.CIFAR100, binary.CIFAR100_FILES, (20, 100), "cifar-100-binary")
-    for _, both, name in parts:
+    for (file,), (_, both, _) in zip(binary.CIFAR100_FILES.values(), parts, strict=True):
         if (wrong := np.flatnonzero(FINE_TO_COARSE[both[:, 1]] != both[:, 0])).size:
             raise DataError(
-                f"{name}, record {wrong[0]}: class {CIFAR100_CLASSES[both[wrong[0], 1]]!r} under superclass "
+                f"{file}, record {wrong[0]}: class {CIFAR100_CLASSES[both[wrong[0], 1]]!r} under superclass "
                 f"{SUPERCLASSES[both[wrong[0], 0]]!r}",
                 expected=f"superclass {SUPERCLASSES[FINE_TO_COARSE[both[wrong[0], 1]]]!r}",
                 mend="copy or download the file again; it is damaged or of another layout",
@@ -146,7 +147,8 @@ def _cifar(
     usual: str,
 ) -> list[tuple[np.ndarray, np.ndarray, str]]:
     """Read both parts: images, label columns, and what to call them."""
-    path = download.fetch(archive) if source == "download" else _existing(source)
+    with _permitted():
+        path = download.fetch(archive) if source == "download" else _existing(source)
     name = "download" if source == "download" else _called(source)
 
     def read(folder: Path) -> dict[str, np.ndarray]:
@@ -163,7 +165,8 @@ def _cifar(
             return read(folder)
 
     # A folder in this layout is as quick to read as a cache of it would be.
-    arrays = read(path) if path.is_dir() else cache.arrays(usual, path, cache.listing([path]), unpack)
+    with _permitted():
+        arrays = read(path) if path.is_dir() else cache.arrays(usual, path, cache.listing([path]), unpack)
     return [
         (
             arrays[f"{part}_images"],
@@ -183,12 +186,26 @@ def _partial(name: str, part: str, n: int) -> str:
 @contextmanager
 def _opened(source: Source) -> Iterator[Path]:
     """Give the folder that a folder's or an archive's path means."""
-    path = _existing(source)
-    if path.is_dir():
-        yield path
-    else:
-        with archives.unpacked(path) as folder:
-            yield folder
+    with _permitted():
+        path = _existing(source)
+        if path.is_dir():
+            yield path
+        else:
+            with archives.unpacked(path) as folder:
+                yield folder
+
+
+@contextmanager
+def _permitted() -> Iterator[None]:
+    """Name the folder that this user may not look into."""
+    try:
+        yield
+    except PermissionError as error:
+        raise DataError(
+            f"{error.filename} may not be read",
+            expected="folders and files that you may read",
+            mend="ask its owner, or change its permissions",
+        ) from None
 
 
 def _existing(source: Source) -> Path:
@@ -206,6 +223,7 @@ def _existing(source: Source) -> Path:
         raise DataError(
             f"{source} is a file, not a folder",
             expected=f"a folder, or an archive ({', '.join(archives.SUFFIXES)})",
+            mend="give the folder that it lies in",
         )
     return path
 
