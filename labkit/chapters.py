@@ -361,7 +361,7 @@ CHAPTERS: dict[str, Chapter] = {
                     "Weights that Inception starts from; with none its rows show that it runs, no more.",
                 ),
             ),
-            {"smoke": Profile(6_000, 12, 32), "quick": Profile(25_000, 5), "full": Profile()},
+            {"smoke": Profile(6_000, 6, 32), "quick": Profile(25_000, 5), "full": Profile()},
         ),
         Chapter(
             "animals",
@@ -385,7 +385,7 @@ CHAPTERS: dict[str, Chapter] = {
                 ),
                 _names("modes", ("transfer", "finetune", "partial"), "How much of a backbone is trained."),
             ),
-            {"smoke": Profile(60, 1, 8), "quick": Profile(None, 5, 32), "full": Profile()},
+            {"smoke": Profile(60, 1, 16), "quick": Profile(None, 5, 32), "full": Profile()},
         ),
         Chapter(
             "dual_cifar",

@@ -428,7 +428,7 @@ def test_the_summary_takes_the_readers_real_runs_before_any_record(committed, se
 
 def test_the_profiles_name_the_networks_that_train_in_earnest():
     smoke, quick = (line for line in says.profiles().splitlines() if "meant to stay within" in line)
-    assert "`cnn1` and `cnn2` train for 12 epochs" in smoke and "a set of 100" in smoke
+    assert "`cnn1` and `cnn2` train for 6 epochs" in smoke and "a set of 100" in smoke
     assert "`vgg` and `resnet8` train for 5 epochs" in quick and "a set of 2,000" in quick
 
 

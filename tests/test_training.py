@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 from types import ModuleType
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -72,6 +73,28 @@ def test_a_run_leaves_a_valid_record_and_the_best_weights(tmp_path, images):
     assert right.mean() == pytest.approx(history["val_accuracy"].max())
     assert run.record["images_per_second"] > 0
     assert sorted(file.name for file in run.folder.iterdir()) == [LOCK, fitting.WEIGHTS, RECORD]
+
+
+def test_a_last_epoch_that_is_best_is_neither_copied_nor_saved_as_a_state(tmp_path, images, monkeypatch):
+    monkeypatch.setattr(training.callbacks.Closing, "save", lambda _: pytest.fail("saved a state"))
+    monkeypatch.setattr(keras.Model, "set_weights", lambda *_: pytest.fail("set the weights it has"))
+    model = tiny_model()
+    run = training.fit(model, *images, BASE.but(epochs=1), run="tests/tiny", runs=tmp_path, save_every=0)
+    assert run.best_epoch == 1
+    right = model.predict(images[1].images, verbose=0).argmax(1) == images[1].labels
+    assert right.mean() == pytest.approx(run.history["val_accuracy"][0])
+
+
+def test_weights_are_kept_without_the_optimizer_and_fit_a_compiled_model(tmp_path, images):
+    first, second = tiny_model(), tiny_model()
+    run = training.fit(first, *images, QUICK, run="tests/tiny", runs=tmp_path)
+    with h5py.File(run.folder / fitting.WEIGHTS) as file:
+        assert "layers" in file and "optimizer" not in file
+    second.compile("adam", "mse")
+    optimizer = second.optimizer
+    training.fit(second, *images, QUICK, run="tests/tiny", runs=tmp_path)
+    assert same(weights_of(first), weights_of(second))
+    assert second.optimizer is optimizer and first.optimizer is not None
 
 
 def test_the_same_training_is_loaded_and_not_done_twice(tmp_path, images, monkeypatch):

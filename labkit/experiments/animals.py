@@ -27,7 +27,7 @@ BACKBONES = ("resnet50v2", "mobilenetv2", "xception")
 MODES = {"transfer": "all", "finetune": "none", "partial": "below_top"}  # mode: what is frozen at the end
 # Photos that a short profile shows to networks that cost much.
 FEW = {
-    "smoke": {"inception": 2, "custom_resnet": 16, "resnet_aug": 16} | dict.fromkeys(BACKBONES, 2),
+    "smoke": {"inception": 2, "custom_resnet": 8, "resnet_aug": 8} | dict.fromkeys(BACKBONES, 2),
     "quick": {"inception": 16},
     "full": {},
 }

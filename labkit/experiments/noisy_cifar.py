@@ -145,7 +145,7 @@ def train(
 ) -> Run:
     """Fit one stage, named after the model, the stage and the protocol, on (train, valid)."""
     name = f"noisy_cifar/{stage}-{settings.protocol}"
-    once = model.name == "inception_transfer" and settings.profile != "smoke"  # its features never change
+    once = model.name == "inception_transfer"  # its features never change
     return training.fit(model, *parts, recipe, run=name, runs=settings.runs, frozen_once=once)
 
 

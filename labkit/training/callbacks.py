@@ -147,8 +147,8 @@ class Closing(keras.callbacks.Callback):
         }
         if self.until is not None and progress.epoch >= self.until:
             self.model.stop_training = True
-        due = time.perf_counter() - self._saved_at >= self.save_every
-        if self.folder is not None and (due or self.model.stop_training):
+        due = self.model.stop_training or time.perf_counter() - self._saved_at >= self.save_every
+        if self.folder is not None and due and not progress.finished(self.recipe):  # it is kept itself
             self.save()
 
     def _keep_best(self, logs: Mapping[str, float]) -> None:
@@ -158,8 +158,12 @@ class Closing(keras.callbacks.Callback):
         best = self.progress.best
         if best is None or (value > best if mode(self.recipe.kept_by) == "max" else value < best):
             self.progress.best, self.progress.best_epoch = float(value), self.progress.epoch
-            if self.recipe.restore_best:
+            if self.recipe.restore_best and not self._best_is_last():
                 self.best_weights = self.model.get_weights()
+
+    def _best_is_last(self) -> bool:
+        """Whether the best weights are those that the recipe's last epoch leaves in the model."""
+        return self.progress.best_epoch == self.recipe.epochs
 
     def save(self) -> None:
         """Write the state: the best weights first, then the file that names them."""
@@ -203,7 +207,7 @@ class Closing(keras.callbacks.Callback):
 
     def finish(self, model: keras.Model) -> None:
         """Leave the model with the weights that the recipe asks for."""
-        if self.recipe.restore_best and self.best_weights is not None:
+        if self.recipe.restore_best and self.best_weights is not None and not self._best_is_last():
             model.set_weights(self.best_weights)
 
     def clear(self) -> None:

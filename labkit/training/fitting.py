@@ -323,8 +323,19 @@ def _load(job: _Job, folder: Path, record: Mapping[str, Any]) -> None:
             expected=f"the file {file}",
             mend=f"run this again to train anew; the record is kept as {aside.name}",
         )
-    job.model.load_weights(file)
+    with _weights_alone(job.model):
+        job.model.load_weights(file)
     seed_generators(job.model, job.recipe.seed)
+
+
+@contextmanager
+def _weights_alone(model: keras.Model) -> Iterator[None]:
+    """Hide a compiled model's optimizer, which Keras keeps beside the weights at up to twice their size."""
+    optimizer, model.optimizer = getattr(model, "optimizer", None), None
+    try:
+        yield
+    finally:
+        model.optimizer = optimizer
 
 
 def _file_digest(file: Path) -> str:
@@ -361,7 +372,8 @@ def _trained(job: _Job, record: dict[str, Any], folder: Path | None) -> dict[str
     if folder is None:
         return note(closing.progress, status="done", finished=_now())
     part = folder / f"part.{WEIGHTS}"  # Keras insists on the ending
-    job.kept.save_weights(part)
+    with _weights_alone(job.kept):
+        job.kept.save_weights(part)
     digest = _file_digest(part)
     part.replace(folder / WEIGHTS)
     noted = note(closing.progress, status="done", weights=digest, finished=_now())
