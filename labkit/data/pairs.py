@@ -60,6 +60,8 @@ class PairStream:
                 f"weight {self.weight} and {self.n} pairs",
                 expected="a weight between 0 and 1 and no negative number",
             )
+        if self.augment not in (None, "basic"):
+            raise DataError(f"augment={self.augment!r} for pairs", expected="'basic' or None")
 
     def __len__(self) -> int:
         """Count the pairs of one epoch."""
