@@ -7,7 +7,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from labkit import costs, models, scoreboard
+from labkit import costs, scoreboard
 from labkit.book import cost_page
 from labkit.costs import CORES, GPU, Sample
 
@@ -76,8 +76,7 @@ def test_every_record_stands_beside_its_estimate():
 
 
 def test_most_records_lie_near_the_estimate_also_where_the_others_alone_foretell_them():
-    families = {name: models.card(name).builder.__module__.rpartition(".")[2] for name in models.names()}
-    found = costs.checked(CORES, families)
+    found = costs.checked(CORES, costs.model_families())
     assert costs.within(found["estimated"] / found["measured"]) >= 0.9 * len(found)
     assert costs.within(found["foretold"] / found["measured"]) >= 0.8 * len(found)
 
