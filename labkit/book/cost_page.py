@@ -1,11 +1,12 @@
 """What every chapter costs: on two cores, on a GPU, on eight of either, and how good the estimate is."""
 
-import math
 from collections.abc import Mapping
 
 from labkit import chapters, costs, scoreboard
 from labkit.book import markdown
 from labkit.book.gallery import Gallery
+from labkit.costs import Speed
+from labkit.scoreboard import Work
 
 EIGHT = 8
 
@@ -27,7 +28,7 @@ def _chapters(macs: Mapping[str, int], families: Mapping[str, str]) -> str:
         found = (scoreboard.work(row.name, macs) for row in scoreboard.rows(chapter))
         works = [work for work in found if work is not None]
         total = sum(work.total for work in works) / 1e12
-        times = [_time(costs.hours(works, count, speeds[name], families)) for name, count in machines]
+        times = [_time(works, name, count, speeds[name], families) for name, count in machines]
         lines.append((f"[{about.title}](../notebooks/{chapter}.ipynb)", len(works), f"{total:,.0f}", *times))
     return markdown.table(header, lines)
 
@@ -36,15 +37,22 @@ def _machine(name: str, count: int) -> str:
     return name if count == 1 else f"{EIGHT} × {name.removeprefix('one ')}"
 
 
-def _time(hours: float) -> str:
-    return "not measured" if math.isnan(hours) else scoreboard.spoken_hours(hours)
+def _time(
+    works: list[Work], machine: str, count: int, speed: Speed | None, families: Mapping[str, str]
+) -> str:
+    """The estimate, or where nothing was measured the time that the arithmetic alone takes."""
+    if speed:
+        return scoreboard.spoken_hours(costs.hours(works, count, speed, families))
+    seconds = costs.side_by_side((work.total / costs.AT_BEST[machine] for work in works), count)
+    alone = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+    return f"not measured; arithmetic alone {alone}"
 
 
 def _check(machine: str, families: Mapping[str, str]) -> str:
     """One row a record; nothing is hidden that lies outside the tolerance."""
     found = costs.checked(machine, families)
     if found.empty:
-        return f"No record on {machine} has been made yet, so no time on it is given.\n"
+        return f"No record on {machine} has been made yet{_why_alone(machine)}.\n"
     header = ("run", "family", "measured", "estimated", "ratio", "from the other records", "ratio")
     lines = [
         (
@@ -69,3 +77,14 @@ def _check(machine: str, families: Mapping[str, str]) -> str:
 
 def _milliseconds(seconds: float) -> str:
     return f"{1000 * seconds:.3g} ms"
+
+
+def _why_alone(machine: str) -> str:
+    """What the times of a machine are that was never measured."""
+    if machine not in costs.AT_BEST:
+        return ""
+    return (
+        ". Its arithmetic alone is the time of the networks' multiply-adds at "
+        f"{costs.AT_BEST[machine] / 1e12:.0f} trillion a second, as NVIDIA's data sheet has it for bfloat16: "
+        "no run can be faster, and how much slower ours are was not measured"
+    )
