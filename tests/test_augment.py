@@ -107,7 +107,7 @@ def test_an_unknown_name_is_answered_with_the_nearest():
     with pytest.raises(ParameterError, match="Did you mean 'cutmix'"):
         augment.get("cutmx")
     with pytest.raises(ParameterError, match="by itself"):
-        data.PairStream(LEFT, RIGHT, 4, augment="mixup").epoch(0)
+        data.PairStream(LEFT, RIGHT, 4, augment="mixup")
 
 
 @pytest.mark.parametrize("name", [None, *augment.NAMES])

@@ -186,7 +186,6 @@ def test_pairs_that_cannot_be_are_refused():
         lambda: data.PairStream(first.take([]), second, 5),
         lambda: data.PairStream(first, small, 5),
         lambda: data.PairStream(first, second, 5, weight=1.0),
-        lambda: data.PairStream(first, second, 5, augment="basc"),
         lambda: data.PairStream(data.mix_pairs(first, second, n=2, seed=0), second, 5),
     ):
         with pytest.raises(DataError):

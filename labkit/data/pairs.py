@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from labkit.data.image_set import HEADS, ImageSet
-from labkit.errors import DataError
+from labkit.errors import DataError, ParameterError
 
 
 def pair_groups(
@@ -61,7 +61,9 @@ class PairStream:
                 expected="a weight between 0 and 1 and no negative number",
             )
         if self.augment not in (None, "basic"):
-            raise DataError(f"augment={self.augment!r} for pairs", expected="'basic' or None")
+            raise ParameterError(
+                f"{self.augment!r} cannot be applied to one image by itself", expected="'basic' or None"
+            )
 
     def __len__(self) -> int:
         """Count the pairs of one epoch."""
