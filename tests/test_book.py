@@ -24,6 +24,15 @@ def test_every_page_of_the_contents_is_there(built, html):
     assert (html / "index.html").is_file()
 
 
+def test_no_directive_is_shown_as_text(html):
+    shown = {
+        path.name: found
+        for path in html.rglob("*.html")
+        if (found := re.findall(r"[`~:]{3,}\{\w+\}[^<\n]*", path.read_text(encoding="utf-8")))
+    }
+    assert shown == {}
+
+
 @pytest.mark.parametrize("chapter", chapters.CHAPTERS)
 def test_a_chapters_page_shows_its_parameters_and_the_command_that_makes_it(chapter, html):
     text = page(html, f"notebooks/{chapter}.html")

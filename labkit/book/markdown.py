@@ -20,7 +20,8 @@ def dropdown(title: str, *content: str, open: bool = False) -> str:
     """Something that is folded away until it is asked for."""
     options = ":open:\n" if open else ""
     body = "\n\n".join(part.strip("\n") for part in content)
-    return f"`````{{dropdown}} {title}\n{options}\n{body}\n`````\n"
+    # Tildes, since a fence of backticks takes none in its title.
+    return f"~~~~~{{dropdown}} {title}\n{options}\n{body}\n~~~~~\n"
 
 
 def code(text: str, language: str = "bash") -> str:
