@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from labkit.errors import ParameterError, nearest
+from labkit.recipes import PRECISIONS
 
 PROFILES = ("smoke", "quick", "full")
 DEFAULT_RUNS = "_build/runs"
@@ -61,6 +62,7 @@ class Settings:
     n: int | None
     epochs: int | None
     batch: int | None
+    precision: str
     own: Mapping[str, Any]
 
     def __getattr__(self, name: str) -> Any:
@@ -72,8 +74,9 @@ class Settings:
         raise AttributeError(f"the settings have no {name!r}. {hint}".strip())
 
     def apply(self, recipe: Any) -> Any:
-        """The recipe with this execution's seed, and the epochs and batch that profile and reader decide."""
-        changes = {"seed": self.seed, "epochs": self.epochs, "batch_size": self.batch}
+        """The recipe with this execution's seed and precision, and the epochs and batch that are decided."""
+        changes = {"epochs": self.epochs, "batch_size": self.batch}
+        changes |= {"seed": self.seed, "precision": self.precision}
         return recipe.but(**{name: value for name, value in changes.items() if value is not None})
 
 
@@ -100,6 +103,7 @@ def settings(chapter: str, namespace: Mapping[str, Any]) -> Settings:
         n=profile.n,
         epochs=values["epochs"] or profile.epochs,
         batch=profile.batch,
+        precision=values["precision"],
         own={parameter.name: values[parameter.name] for parameter in found.own},
     )
 
@@ -316,6 +320,12 @@ def _common(models: tuple[str, ...]) -> tuple[Parameter, ...]:
         _names("models", models, "Which of the chapter's models are trained."),
         _integer(
             "epochs", None, 1, "Epochs for every model; None keeps what the profile and the recipes say."
+        ),
+        _choice(
+            "precision",
+            "float32",
+            PRECISIONS,
+            "In how many bits training computes; sixteen are faster where the processor knows bfloat16.",
         ),
         _folder("runs", DEFAULT_RUNS, "Where trained models are kept and looked for."),
     )

@@ -49,12 +49,12 @@ class Speed:
 
 
 def samples(machine: str, families: Mapping[str, str], runs: Iterable[Run] | None = None) -> list[Sample]:
-    """The records that were made on a machine and trained a model whose multiply-adds are known."""
+    """The records of a machine, computed in thirty-two bits, of a model whose multiply-adds are known."""
     found = scoreboard.recorded() if runs is None else runs
     return [
         Sample(run.name, families.get(run.record["model"]["name"], ""), _macs(run), _seconds(run))
         for run in found
-        if run.epochs and _macs(run) and _machine(run) == machine
+        if run.epochs and _macs(run) and _machine(run) == machine and not scoreboard.in_fewer_bits(run)
     ]
 
 

@@ -180,10 +180,11 @@ class Row:
             return "not comparable: measured on other images than the report's"
         if budget := cut_short(self.judged.runs[0]):
             return f"not comparable: cut short by {budget}"
+        bits = ", computing in bfloat16" if in_fewer_bits(self.judged.runs[0]) else ""
         if abs(self.difference) <= self.tolerance:
-            return "reproduced"
+            return f"reproduced{bits}"
         way = "above" if self.difference > 0 else "below"
-        return f"not reproduced: {100 * abs(self.difference):.1f} points {way}"
+        return f"not reproduced: {100 * abs(self.difference):.1f} points {way}{bits}"
 
 
 def published(chapter: str = "*") -> pd.DataFrame:
@@ -242,6 +243,11 @@ def cut_short(run: Run) -> str:
     """The options of a run's command that gave it less than its recipe; empty where it had all of it."""
     words = shlex.split(run.record["command"])
     return " ".join(f"`{name} {value}`" for name, value in pairwise(words) if name in LESS)
+
+
+def in_fewer_bits(run: Run) -> bool:
+    """Whether training computed in bfloat16, which is faster and which no report did."""
+    return run.record["recipe"]["precision"] != "float32"
 
 
 def rows(chapter: str) -> list[Row]:

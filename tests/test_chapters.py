@@ -131,6 +131,7 @@ def test_apply_changes_only_what_was_decided():
         epochs: int = 50
         batch_size: int = 64
         seed: int = 0
+        precision: str = "float32"
         lr: float = 0.1
 
         def but(self, **changes):
@@ -139,6 +140,8 @@ def test_apply_changes_only_what_was_decided():
     assert chapters.settings("cifar100", {"profile": "full", "seed": 4}).apply(Recipe()) == Recipe(seed=4)
     smoke = chapters.settings("cifar100", {"epochs": 2})
     assert smoke.apply(Recipe()) == Recipe(epochs=2, batch_size=smoke.batch)
+    faster = chapters.settings("cifar100", {"profile": "full", "precision": "mixed_bfloat16"})
+    assert faster.apply(Recipe()) == Recipe(precision="mixed_bfloat16")
 
 
 def cells(*sources, **values):

@@ -72,7 +72,7 @@ def run_of(
         "seconds": 10.0,
         "seconds_per_epoch": 5.0,
         "model": {"name": model, "options": options or {}, "parameters": {"total": 1000}},
-        "recipe": {"epochs": 50, "lr": 0.02},
+        "recipe": {"epochs": 50, "lr": 0.02, "precision": "float32"},
         "data": {"train": {"source": source, "n": 40_000}},
         "metrics": {"valid": part} | {key: {**part, "accuracy": value} for key, value in metrics.items()},
     }

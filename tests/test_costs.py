@@ -66,6 +66,13 @@ def test_work_follows_images_and_epochs():
     assert scoreboard.work("cifar100/search", macs) is None
 
 
+def test_a_run_in_fewer_bits_says_nothing_about_the_usual_speed():
+    usual = scoreboard.recorded("cifar100/mlp")[0]
+    faster = replace(usual, record=copy.deepcopy(usual.record))
+    faster.record["recipe"]["precision"] = "mixed_bfloat16"
+    assert len(costs.samples(CORES, FAMILIES, [usual, faster])) == 1
+
+
 def test_every_record_stands_beside_its_estimate():
     found = costs.checked(CORES, FAMILIES)
     known = [run for run in scoreboard.recorded() if run.record["hardware"]["cores"] == 2]

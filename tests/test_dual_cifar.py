@@ -154,7 +154,7 @@ def run_of(name, accuracy, *, epochs=4, seed=0, source="pairs of folder x", here
     record = {
         "seed": seed,
         "best_epoch": 1,
-        "recipe": {"epochs": epochs},
+        "recipe": {"epochs": epochs, "precision": "float32"},
         "data": {"train": {"n": 500_000, "source": source}},
         "history": {"epoch": list(range(1, epochs + 1))}
         | {name: [accuracy] * epochs for name in ("accuracy", "val_accuracy", "loss", "val_loss")},

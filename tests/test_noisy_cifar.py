@@ -253,7 +253,7 @@ def fake(name, *, source="folder noisy_cifar", n=44_000, epochs=10, seconds=30.0
     """As much of a run as the tables read."""
     record = {
         "data": {"train": {"source": source, "n": n}},
-        "recipe": {"epochs": epochs},
+        "recipe": {"epochs": epochs, "precision": "float32"},
         "seconds_per_epoch": seconds,
     }
     return SimpleNamespace(name=f"noisy_cifar/{name}", folder=None, metrics=metrics, record=record)

@@ -38,7 +38,7 @@ def record(**changes) -> dict:
             "macs": 1000,
             "initial_weights": DIGEST,
         },
-        "recipe": {"epochs": 5, "batch_size": 8, "optimizer": "adam", "lr": 1e-3},
+        "recipe": {"epochs": 5, "batch_size": 8, "optimizer": "adam", "lr": 1e-3, "precision": "float32"},
         "data": {"train": images(100), "valid": images(20)},
         "seed": 0,
         "backend": "tensorflow",
@@ -208,7 +208,10 @@ def test_publishing_writes_a_valid_record_without_weights(tmp_path):
     assert published["history"]["lr"][-1] == 1e-9
     assert runs.publish(run, tmp_path / "results", variant="jax").stem == "vgg-seed0-jax"
     run.record["recipe"]["epochs"] = 2
-    with pytest.raises(RunError, match="was given 5 epochs of 100 images; this one was given 2 epochs"):
+    with pytest.raises(RunError, match="given 5 epochs of 100 images in float32; this one was given 2"):
+        runs.publish(run, tmp_path / "results")
+    run.record["recipe"] |= {"epochs": 5, "precision": "mixed_bfloat16"}
+    with pytest.raises(RunError, match=r"in float32; this one .* in mixed_bfloat16"):
         runs.publish(run, tmp_path / "results")
 
 

@@ -29,11 +29,23 @@ def scores(accuracy, *, n=5000, **more):
     return {"n": n, "accuracy": accuracy, "source": "folder x", "fingerprint": DIGEST} | more
 
 
-def add(project, name, accuracy, *, seed=0, part="test", source="folder x", given="", epochs=None, **metrics):
+def add(
+    project,
+    name,
+    accuracy,
+    *,
+    seed=0,
+    part="test",
+    source="folder x",
+    given="",
+    epochs=None,
+    precision="float32",
+    **metrics,
+):
     data = {"train": {"source": source, "fingerprint": DIGEST, "n": 100}, "valid": None}
     made = record(name=name, seed=seed, data=data, metrics={part: scores(accuracy, **metrics)})
     made["command"] += given
-    made["recipe"]["epochs"] = epochs or made["recipe"]["epochs"]
+    made["recipe"] |= {"epochs": epochs or made["recipe"]["epochs"], "precision": precision}
     file = project / "results" / f"{name}-seed{seed}{given.replace(' ', '')}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(made))
@@ -83,6 +95,11 @@ def test_a_run_that_was_cut_short_is_not_compared_and_counts_only_until_there_is
 def test_a_record_far_from_the_published_figure_does_not(accuracy, says, project):
     add(project, "noisy_cifar/vgg-honest", accuracy)
     assert scoreboard.row("noisy_cifar/vgg").verdict == f"not reproduced: {says}"
+
+
+def test_a_verdict_on_a_run_in_fewer_bits_says_so(project):
+    add(project, "noisy_cifar/vgg-honest", 0.668, precision="mixed_bfloat16")
+    assert scoreboard.row("noisy_cifar/vgg").verdict == "reproduced, computing in bfloat16"
 
 
 def test_runs_as_the_report_ran_decide_where_there_are_any(project):

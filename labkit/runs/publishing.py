@@ -15,7 +15,7 @@ from labkit.runs.schema import validate
 def publish(run: Run, results: str | Path = "results", *, variant: str | None = None) -> Path:
     """Write a finished run's numbers to results/<chapter>/<name>-seed<k>[-variant].json.
 
-    A record there is replaced only by a run that was given as many epochs of as many images.
+    A record there is replaced only by a run of as many epochs of as many images in the same precision.
     """
     if run.status != "done":
         raise RunError(
@@ -38,7 +38,8 @@ def publish(run: Run, results: str | Path = "results", *, variant: str | None = 
 
 
 def _given(record: Mapping[str, Any]) -> str:
-    return f"{record['recipe']['epochs']} epochs of {record['data']['train']['n']:,} images"
+    recipe = record["recipe"]
+    return f"{recipe['epochs']} epochs of {record['data']['train']['n']:,} images in {recipe['precision']}"
 
 
 def rounded(value: Any) -> Any:
