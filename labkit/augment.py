@@ -13,11 +13,9 @@ Targets = np.ndarray | dict[str, np.ndarray]
 
 
 def draw_moves(
-    name: str, n: int, rng: np.random.Generator, *, pad: int = 2, share: float = 1.0
+    n: int, rng: np.random.Generator, *, pad: int = 2, share: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draw a flip, a shift down and a shift right for each of n images; only "basic" moves images."""
-    if name != "basic":
-        raise ParameterError(f"{name!r} cannot be applied to one image by itself", expected="'basic' or None")
+    """Draw a flip, a shift down and a shift right for each of n images."""
     flips = rng.random(n) < 0.5
     shifts = rng.integers(-pad, pad + 1, size=(2, n))
     if share < 1:
@@ -43,7 +41,7 @@ def basic(
     x: np.ndarray, y: Targets, rng: np.random.Generator, *, pad: int = 2, share: float = 1.0
 ) -> tuple[np.ndarray, Targets]:
     """Flip half of the images and crop each out of a black frame; `share` is the part that is touched."""
-    return moved(x, *draw_moves("basic", len(x), rng, pad=pad, share=share)), y
+    return moved(x, *draw_moves(len(x), rng, pad=pad, share=share)), y
 
 
 def mixup(

@@ -58,17 +58,22 @@ def hiding_maps(
 
 def agreement(some: Maps, others: Maps) -> tuple[float, float]:
     """How maps of the same images correlate over pixels, and how maps of different images do."""
-    found: dict[bool, list[float]] = {True: [], False: []}
-    for head in some:
-        flat = [maps[head].reshape(len(maps[head]), -1) for maps in (some, others)]
-        told = [maps.std(axis=1) > 0 for maps in flat]  # a map without any place correlates with nothing
-        for i, j in itertools.product(np.flatnonzero(told[0]), np.flatnonzero(told[1])):
-            found[bool(i == j)].append(float(np.corrcoef(flat[0][i], flat[1][j])[0, 1]))
-    same, different = (float(np.mean(values)) if values else np.nan for values in found.values())
-    return same, different
+    correlations = np.stack([_standardized(some[head]) @ _standardized(others[head]).T for head in some])
+    told = ~np.isnan(correlations)
+    same = np.eye(correlations.shape[-1], dtype=bool)
+    pairs = (correlations[told & which] for which in (same, ~same))
+    of_same, of_different = (float(found.mean()) if found.size else np.nan for found in pairs)
+    return of_same, of_different
 
 
-def _probabilities(model: keras.Model, images: np.ndarray, targets: Targets) -> Maps:
+def _standardized(maps: np.ndarray) -> np.ndarray:
+    """Each map as a row of mean 0 and length 1; one without any place correlates with nothing, and is nan."""
+    rows = maps.reshape(len(maps), -1) - maps.mean(axis=(1, 2))[:, None]
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(lengths > 0, lengths, np.nan)
+
+
+def _probabilities(model: keras.Model, images: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
     logits = model.predict_on_batch(images)
     shares = {head: np.asarray(ops.softmax(logits[head])) for head in targets}
     return {head: shares[head][np.arange(len(images)), targets[head]] for head in targets}

@@ -22,7 +22,7 @@ def test_moved_flips_then_shifts_over_black():
 
 
 def test_basic_draws_every_flip_and_shift_equally_often():
-    flips, down, right = augment.draw_moves("basic", 40_000, np.random.default_rng(0), pad=2)
+    flips, down, right = augment.draw_moves(40_000, np.random.default_rng(0), pad=2)
     assert flips.mean() == pytest.approx(0.5, abs=0.01)
     for shift in (down, right):
         shares = np.bincount(shift + 2, minlength=5) / 40_000

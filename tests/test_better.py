@@ -54,11 +54,6 @@ def test_the_runs_compute_in_32_bits_as_the_page_says():
     assert len(used) == 4 and set(used.values()) == {"float32"}
 
 
-def test_the_page_says_what_its_ideas_do_alone(monkeypatch):
-    monkeypatch.setattr(better_page.dual_cifar_results, "ablation_says", lambda: "Not told from luck: both.")
-    assert better_page.full().rstrip().endswith("these two among them. Not told from luck: both.")
-
-
 def test_the_page_says_what_was_not_run(monkeypatch):
     monkeypatch.setattr(better_page.scoreboard, "recorded", lambda *_: [])
     assert better_page.full().count("not run yet") == len(better_page.GOALS)

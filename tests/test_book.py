@@ -1,6 +1,8 @@
 """The built book: complete, local, free of what belongs to the log; and never replaced by a broken one."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -98,3 +100,9 @@ def test_a_complete_book_takes_the_place_of_the_old_one(broken):
     assert index.is_file() and "the old book" not in index.read_text()
     assert "With text." in (broken / "_build" / "html" / "page.html").read_text()
     assert not (broken / "_build" / "html.old").exists()
+
+
+def test_pages_are_generated_without_loading_keras():
+    code = "import sys; from labkit.book import generated; print({'keras', 'tensorflow'} & set(sys.modules))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "set()"

@@ -2,7 +2,6 @@
 
 from labkit import chapters, evaluation, scoreboard
 from labkit.book import markdown
-from labkit.experiments import dual_cifar_results
 from labkit.runs import Run
 
 GOALS = {"noisy_cifar": 0.89, "dual_cifar": 0.82, "cifar100": 0.70}  # set before anything was run
@@ -10,11 +9,11 @@ BUDGET = 60  # minutes on two cores
 
 
 def full() -> str:
-    """One table over the chapters, the recipe and the command of every run, and what its ideas do alone."""
+    """One table over the chapters, and the command of every run."""
     header = ("chapter", "goal", "reached", f"minutes, {BUDGET} meant", "parameters", "images seen")
     lines = [_line(chapter, _runs(chapter)) for chapter in GOALS]
     runs = [run for chapter in GOALS for run in _runs(chapter)]
-    return "\n".join([markdown.table(header, lines), *map(_how, runs), _alone()])
+    return "\n".join([markdown.table(header, lines), *map(_how, runs)])
 
 
 def _stages(chapter: str) -> list[Run]:
@@ -39,14 +38,6 @@ def _line(chapter: str, runs: list[Run]) -> tuple[str, ...]:
         f"{sum(stage.seconds for stage in _stages(chapter)) / len(runs) / 60:.0f}",
         f"{record['model']['parameters']['total']:,}",
         f"{record['data']['train']['n'] * record['recipe']['epochs']:,}",
-    )
-
-
-def _alone() -> str:
-    return (
-        "## Two of its ideas, one at a time\n\nMoving each image before the two are averaged, and one head "
-        "for all pairs of classes: in [](../notebooks/dual_cifar.ipynb) the report's `accn` was given one "
-        f"change at a time, these two among them. {dual_cifar_results.ablation_says()}\n"
     )
 
 

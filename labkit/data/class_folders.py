@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from labkit.data import cache
-from labkit.data.decode import PHOTO_SUFFIXES, read_photos
+from labkit.data.decode import PHOTO_SUFFIXES, called, read_photos
 from labkit.data.image_set import ImageSet
 from labkit.errors import DataError
 
@@ -103,13 +103,13 @@ def _photos(folder: Path) -> cache.Listing:
     for name, _, _ in photos:
         if (folder / name).is_dir():
             raise DataError(
-                f"{_within(folder, name)} is a folder",
+                f"{called(folder / name)} is a folder",
                 expected="photos only, in one level",
                 mend="move its photos up into the class's folder",
             )
         if not name.lower().endswith(PHOTO_SUFFIXES):
             raise DataError(
-                f"{_within(folder, name)} is not a photo",
+                f"{called(folder / name)} is not a photo",
                 expected=f"files ending in {', '.join(PHOTO_SUFFIXES)}",
                 mend="save it as one of these, or move it elsewhere",
             )
@@ -120,10 +120,6 @@ def _photos(folder: Path) -> cache.Listing:
             mend="remove the folder, or put photos into it",
         )
     return photos
-
-
-def _within(folder: Path, name: str) -> str:
-    return f"{folder.parent.name}/{folder.name}/{name}"
 
 
 def _ignored(name: str) -> bool:

@@ -94,13 +94,13 @@ def _bytes(path: str) -> bytes:
             return file.readall()
     except OSError as error:
         raise DataError(
-            f"{_name(path)} cannot be read ({error.strerror})",
+            f"{called(path)} cannot be read ({error.strerror})",
             expected="an image file that you may read",
             mend="check the file and its permissions",
         ) from None
 
 
-def _name(path: str) -> str:
+def called(path: str | Path) -> str:
     """Call a file by its folder and name, and by the part of the set that it lies in."""
     *_, part, folder, name = Path("/", path).parts
     return f"{part}/{folder}/{name}" if part in ("train", "valid") else f"{folder}/{name}"
@@ -114,7 +114,7 @@ def _bad_tile(path: str, raw: bytes) -> DataError:
             if fault is None:
                 _decoded(path, image)
                 fault = "is damaged: it is not the plain file it says it is"
-        happened = f"{_name(path)} {fault}"
+        happened = f"{called(path)} {fault}"
     except DataError as error:
         happened = error.happened
     return DataError(happened, expected=f"an 8-bit RGB PNG of {_TILE}x{_TILE} pixels", mend=_AGAIN)
@@ -155,7 +155,7 @@ def _opened(path: str, raw: bytes) -> Image.Image:
     """Open an image as far as its header."""
     if not raw:
         raise DataError(
-            f"{_name(path)} is empty (0 bytes)", expected="a photo", mend=f"{_AGAIN}, or remove it"
+            f"{called(path)} is empty (0 bytes)", expected="a photo", mend=f"{_AGAIN}, or remove it"
         )
     try:
         with warnings.catch_warnings():
@@ -172,7 +172,7 @@ def _opened(path: str, raw: bytes) -> Image.Image:
         if isinstance(error, Image.DecompressionBombError):
             raise _too_large(path, int(re.search(r"\((\d+) pixels\)", str(error))[1])) from None
         raise DataError(
-            f"{_name(path)} is not an image that can be read",
+            f"{called(path)} is not an image that can be read",
             expected="JPEG, PNG, WebP or BMP",
             mend=f"{_AGAIN}, or remove it",
         ) from None
@@ -183,7 +183,7 @@ def _opened(path: str, raw: bytes) -> Image.Image:
 
 def _too_large(path: str, pixels: int) -> DataError:
     return DataError(
-        f"{_name(path)} is too large: {pixels:,} pixels",
+        f"{called(path)} is too large: {pixels:,} pixels",
         expected=f"at most {_MOST_PIXELS:,} pixels",
         mend="save it smaller, or remove it",
     )
@@ -196,7 +196,7 @@ def _decoded(path: str, image: Image.Image) -> None:
     except Exception as error:  # decoders raise whatever they like on damaged files
         reason = "is truncated" if "truncated" in str(error).lower() else "is damaged"
         raise DataError(
-            f"{_name(path)} {reason}", expected="a whole photo", mend=f"{_AGAIN}, or remove it"
+            f"{called(path)} {reason}", expected="a whole photo", mend=f"{_AGAIN}, or remove it"
         ) from None
 
 
@@ -207,19 +207,19 @@ def _photo(path: str, raw: bytes, size: int) -> np.ndarray:
         mode = _mode(image, raw)
         if image.format not in ("PNG", "JPEG", "WEBP", "BMP"):
             raise DataError(
-                f"{_name(path)} is a {image.format} file",
+                f"{called(path)} is a {image.format} file",
                 expected="JPEG, PNG, WebP or BMP",
                 mend="save it as one of these, or remove it",
             )
         if getattr(image, "is_animated", False):
-            raise DataError(f"{_name(path)} is animated", expected=expected, mend="save one frame of it")
+            raise DataError(f"{called(path)} is animated", expected=expected, mend="save one frame of it")
         if mode not in ("1", "L", "P", "RGB"):
             raise DataError(
-                f"{_name(path)} is {_MODES.get(mode, mode)}", expected=expected, mend="save it as 8-bit RGB"
+                f"{called(path)} is {_MODES.get(mode, mode)}", expected=expected, mend="save it as 8-bit RGB"
             )
         if min(image.size) < 2:
             raise DataError(
-                f"{_name(path)} has {image.width}x{image.height} pixels",
+                f"{called(path)} has {image.width}x{image.height} pixels",
                 expected="a photo, at least 2x2 pixels",
                 mend="put the photo in its place, or remove it",
             )

@@ -117,7 +117,7 @@ class PairStream:
             return None
         from labkit import augment  # needs Keras, which reading and mixing images does not
 
-        return augment.draw_moves(self.augment, self.n, rng)
+        return augment.draw_moves(self.n, rng)
 
     def epoch(self, k: int) -> ImageSet:
         """Mix all pairs of one epoch."""

@@ -139,6 +139,20 @@ def _drawn(kind: str, n: int | None, seed: int, **options: int) -> tuple[ImageSe
     )
 
 
+@contextmanager
+def _permitted() -> Iterator[None]:
+    """Name the folder that this user may not look into."""
+    try:
+        yield
+    except PermissionError as error:
+        raise DataError(
+            f"{error.filename} may not be read",
+            expected="folders and files that you may read",
+            mend="ask its owner, or change its permissions",
+        ) from None
+
+
+@_permitted()
 def _cifar(
     source: Source,
     archive: download.Published,
@@ -147,8 +161,7 @@ def _cifar(
     usual: str,
 ) -> list[tuple[np.ndarray, np.ndarray, str]]:
     """Read both parts: images, label columns, and what to call them."""
-    with _permitted():
-        path = download.fetch(archive) if source == "download" else _existing(source)
+    path = download.fetch(archive) if source == "download" else _existing(source)
     name = "download" if source == "download" else _called(source)
 
     def read(folder: Path) -> dict[str, np.ndarray]:
@@ -165,8 +178,7 @@ def _cifar(
             return read(folder)
 
     # A folder in this layout is as quick to read as a cache of it would be.
-    with _permitted():
-        arrays = read(path) if path.is_dir() else cache.arrays(usual, path, cache.listing([path]), unpack)
+    arrays = read(path) if path.is_dir() else cache.arrays(usual, path, cache.listing([path]), unpack)
     return [
         (
             arrays[f"{part}_images"],
@@ -193,19 +205,6 @@ def _opened(source: Source) -> Iterator[Path]:
         else:
             with archives.unpacked(path) as folder:
                 yield folder
-
-
-@contextmanager
-def _permitted() -> Iterator[None]:
-    """Name the folder that this user may not look into."""
-    try:
-        yield
-    except PermissionError as error:
-        raise DataError(
-            f"{error.filename} may not be read",
-            expected="folders and files that you may read",
-            mend="ask its owner, or change its permissions",
-        ) from None
 
 
 def _existing(source: Source) -> Path:

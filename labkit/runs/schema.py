@@ -60,7 +60,15 @@ SCHEMA: dict[str, Any] = {
                     "initial_weights": _DIGEST,
                 }
             ),
-            "recipe": _object({"epochs": _COUNT, "batch_size": _COUNT, "optimizer": _TEXT, "lr": _POSITIVE, "precision": _TEXT}),
+            "recipe": _object(
+                {
+                    "epochs": _COUNT,
+                    "batch_size": _COUNT,
+                    "optimizer": _TEXT,
+                    "lr": _POSITIVE,
+                    "precision": _TEXT,
+                }
+            ),
             "data": _object({"train": _IMAGES, "valid": {"anyOf": [_IMAGES, {"type": "null"}]}}),
             "seed": _COUNT,
             "backend": _TEXT,
