@@ -54,7 +54,7 @@ def mixup(
 ) -> tuple[np.ndarray, Targets]:
     """Blend images and labels with a partner's, by default of the batch (Zhang 2018, arXiv:1710.09412)."""
     other_x, other_y = _partners(x, y, rng, partners)
-    share = rng.beta(alpha, alpha, size=len(x)).astype(np.float32)
+    share = _shares(alpha, len(x), rng).astype(np.float32)
     return _blend(x, other_x, share), _blend_targets(y, other_y, share)
 
 
@@ -69,7 +69,7 @@ def cutmix(
     """Paste a partner's box into each image; labels follow the area (Yun 2019, arXiv:1905.04899)."""
     n, height, width = x.shape[:3]
     other_x, other_y = _partners(x, y, rng, partners)
-    side = np.sqrt(1 - rng.beta(alpha, alpha, size=n))
+    side = np.sqrt(1 - _shares(alpha, n, rng))
     rows = _interval(side, height, rng)
     columns = _interval(side, width, rng)
     box = rows[:, :, None] & columns[:, None, :]
@@ -83,6 +83,13 @@ def cutmix_unit(
     """CutMix with pixels from 0 to 1, a slip of report 004: its models, as all here, expect 0 to 255."""
     x, y = cutmix(x, y, rng, **options)
     return x.astype(np.float32) / 255, y
+
+
+def _shares(alpha: float, n: int, rng: np.random.Generator) -> np.ndarray:
+    """How much of each of n images stays; the smaller alpha, the nearer to all or nothing."""
+    if not 0 < alpha < np.inf:
+        raise ParameterError(f"alpha={alpha}", expected="a number above 0, such as 0.2")
+    return rng.beta(alpha, alpha, size=n)
 
 
 def _interval(side: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from numbers import Integral
 
 
 class LabkitError(Exception):
@@ -39,6 +40,12 @@ class RunError(LabkitError):
 
 def _rebuild(kind: type[LabkitError], happened: str, expected: str | None, mend: str | None) -> LabkitError:
     return kind(happened, expected=expected, mend=mend)
+
+
+def check_seed(seed: int) -> None:
+    """Refuse what no random number generator can start from."""
+    if not isinstance(seed, Integral) or seed < 0:
+        raise ParameterError(f"seed={seed!r}", expected="a whole number from 0")
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

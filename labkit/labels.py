@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from labkit.errors import DataError, ParameterError, nearest
+from labkit.errors import DataError, ParameterError, check_seed, nearest
 
 _ROUNDING = 1e-5  # what sums of 32-bit floats may be off by
 KINDS = ("symmetric", "pair_flip")
@@ -34,6 +34,7 @@ def corrupt(
     exact: bool = False,
 ) -> np.ndarray:
     """Draw noisy labels by a matrix, or by a kind and its rate; `exact` meets rates to the last label."""
+    check_seed(seed)
     labels = _whole_numbers("labels", labels)
     matrix = _noise_matrix(labels, matrix, rate, classes)
     rng = np.random.default_rng(seed)

@@ -110,6 +110,13 @@ def test_an_unknown_name_is_answered_with_the_nearest():
         data.PairStream(LEFT, RIGHT, 4, augment="mixup")
 
 
+@pytest.mark.parametrize("mix", [augment.mixup, augment.cutmix])
+@pytest.mark.parametrize("alpha", [0, -1, float("nan"), float("inf")])
+def test_a_share_that_cannot_be_drawn_is_refused(mix, alpha):
+    with pytest.raises(ParameterError, match="Expected: a number above 0"):
+        mix(IMAGES.images, one_hot(len(IMAGES)), np.random.default_rng(0), alpha=alpha)
+
+
 @pytest.mark.parametrize("name", [None, *augment.NAMES])
 @pytest.mark.parametrize("partners", ["batch", "shuffle"])
 def test_batches_are_a_function_of_seed_epoch_and_number(name, partners):

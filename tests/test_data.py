@@ -68,6 +68,17 @@ def test_a_stratified_split_keeps_class_shares_and_fractions_cover_all():
     assert again[0] == again[1]
 
 
+def test_parts_that_cannot_be_drawn_are_refused():
+    for parts in ((float("nan"), 0.5), (-1,), (0.7, 0.4), (61,), (30, 0.5), ()):
+        with pytest.raises(DataError, match="Expected: "):
+            IMAGES.split(*parts, seed=0)
+    for seed in (-1, 0.5, None):
+        with pytest.raises(ParameterError, match="a whole number from 0"):
+            IMAGES.split(30, seed=seed)
+        with pytest.raises(ParameterError, match="a whole number from 0"):
+            data.PairStream(IMAGES, IMAGES, 4, seed=seed)
+
+
 def test_take_by_position_slice_and_mask():
     assert (IMAGES.take([5, 5, -1]).labels == IMAGES.labels[[5, 5, -1]]).all()
     assert len(IMAGES.take(slice(10))) == 10 and len(IMAGES.take([])) == 0

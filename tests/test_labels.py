@@ -154,6 +154,7 @@ def test_smoothing_keeps_the_sum():
         (lambda: labels.corrupt(CLEAN * 0, "symmetric", rate=0.1, seed=0), ParameterError, "among 1 classes"),
         (lambda: labels.corrupt(CLEAN, [[1], [0, 1]], seed=0), ParameterError, "not one of numbers"),
         (lambda: labels.corrupt(CLEAN, 0.5, seed=0), ParameterError, "summing to 1"),
+        (lambda: labels.corrupt(CLEAN, np.eye(10), seed=-1), ParameterError, "seed=-1"),
         (lambda: labels.correction_report(GIVEN, np.ones(4), GIVEN), DataError, "after of type float64"),
         (lambda: labels.confident(GIVEN, PROBS, filter_by="bth"), ParameterError, "Did you mean 'both'"),
         (lambda: labels.transition(GIVEN, GIVEN[:2], 3), DataError, "4 noisy and 2 clean"),

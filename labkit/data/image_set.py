@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from labkit.errors import DataError
+from labkit.errors import DataError, check_seed
 
 HEADS = ("first", "second")
 
@@ -130,6 +130,7 @@ class ImageSet:
 
     def split(self, *parts: float, seed: int, stratify: bool = False) -> tuple["ImageSet", ...]:
         """Draw disjoint parts, given as sizes (int) or fractions (float); each keeps this set's order."""
+        check_seed(seed)
         sizes = _sizes(parts, len(self))
         order = (
             self._stratified_order(seed) if stratify else np.random.default_rng(seed).permutation(len(self))
@@ -215,7 +216,7 @@ def _locked(values: np.ndarray) -> np.ndarray:
 
 
 def _sizes(parts: tuple[float, ...], n: int) -> list[int]:
-    if not parts or any(isinstance(part, bool) or part < 0 for part in parts):
+    if not parts or any(isinstance(part, bool) or not part >= 0 for part in parts):
         raise DataError(
             f"cannot split into {parts}", expected="sizes such as 45000, 5000 or fractions such as 0.9, 0.1"
         )

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from labkit.data.image_set import HEADS, ImageSet
-from labkit.errors import DataError, ParameterError
+from labkit.errors import DataError, ParameterError, check_seed
 
 
 def pair_groups(
@@ -44,6 +44,7 @@ class PairStream:
 
     def __post_init__(self):
         """Check the two halves before any epoch is drawn."""
+        check_seed(self.seed)
         if not len(self.first) or not len(self.second):
             raise DataError(
                 "nothing to pair: one of the two sets is empty", expected="at least one image in each"
