@@ -1,4 +1,4 @@
-"""What `training.fit` costs over a bare loop, what augmentation costs, what predicting one by one costs.
+"""What `training.fit`, augmentation and predicting one by one cost, and what sixteen bits save.
 
     python bench/training.py
     python bench/training.py --images 12800 --repeats 5
@@ -11,6 +11,7 @@ import argparse
 import os
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from tempfile import TemporaryDirectory
 
 os.environ.setdefault("LABKIT_PROGRESS", "none")
@@ -21,11 +22,21 @@ import pandas as pd
 
 from labkit import data, evaluation, models, training
 from labkit.augment import NAMES, Batches
-from labkit.recipes import RECIPES
-from labkit.training.compiling import compile_model
+from labkit.recipes import PRECISIONS, RECIPES, Recipe
+from labkit.training.compiling import compile_model, precision
 
 RECIPE = RECIPES["report000_model1"].but(patience=None)
 EPOCHS = 3
+# Networks that train by a step at a time in both precisions, and the recipe whose batch they take.
+STEPPED = {
+    "mlp": "report004",
+    "custom_vgg": "report004",
+    "vgg": "report000_model1",
+    "resnet8": "report000_model1",
+    "accn": "report003_accn",
+    "whitened": "better_cifar100",
+}
+STEPS = 4
 
 
 def main() -> None:
@@ -43,6 +54,7 @@ def main() -> None:
     print(table.to_string(index=False, float_format="{:.3f}".format))
     print(augmentation(images, bare, given.repeats).to_string(index=False, float_format="{:.4f}".format))
     print(one_call_against_many(given.repeats).to_string(index=False, float_format="{:.3f}".format))
+    print(precisions(given.repeats).to_string(index=False, float_format="{:.3f}".format))
 
 
 def timed(function: Callable[[], object]) -> tuple[float, float]:
@@ -134,6 +146,43 @@ def one_call_against_many(repeats: int, n: int = 2000, sample: int = 50) -> pd.D
             {"prediction of 2,000 images": "times faster", "seconds": alone[0] * times / together[0]},
         ]
     )
+
+
+def precisions(repeats: int) -> pd.DataFrame:
+    """Seconds of a training step in thirty-two and in sixteen bits, and how many times faster sixteen are."""
+    rows = []
+    for name, recipe in STEPPED.items():
+        with ExitStack() as both:
+            steps = [stepping(both, name, RECIPES[recipe], bits) for bits in PRECISIONS]
+            whole, half = (seconds[0] / STEPS for seconds in fastest(repeats, *steps))
+        batch = RECIPES[recipe].batch_size
+        rows.append(
+            {
+                "a step of": name,
+                "batch": batch,
+                "float32": whole,
+                "bfloat16": half,
+                "times faster": whole / half,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def stepping(stack: ExitStack, name: str, recipe: Recipe, bits: str) -> Callable[[], object]:
+    """A function that takes some training steps of a fresh model, which has taken one."""
+    model = models.build(name)
+    stack.enter_context(precision(model, bits))
+    compile_model(model, recipe.but(precision=bits), STEPS)
+    rng = np.random.default_rng(0)
+    images = rng.integers(256, size=(recipe.batch_size, *model.input_shape[1:]), dtype="uint8")
+    answers = keras.tree.map_structure(
+        lambda logits: np.eye(logits.shape[-1], dtype="float32")[
+            rng.integers(logits.shape[-1], size=len(images))
+        ],
+        model.output,
+    )
+    model.train_on_batch(images, answers)
+    return lambda: [model.train_on_batch(images, answers) for _ in range(STEPS)]
 
 
 if __name__ == "__main__":
