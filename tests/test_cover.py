@@ -38,6 +38,21 @@ def test_with_a_record_the_finding_stands(monkeypatch):
     assert cover.sentence("dual_cifar", texts) == "77.2 % became 80.1 %."
 
 
+def test_what_no_report_has_is_named_by_its_record(monkeypatch):
+    texts = {"finding": "Today {recorded[better]}.", "open": "Not yet."}
+    [run] = scoreboard.recorded("dual_cifar/better")
+    assert cover.sentence("dual_cifar", texts) == f"Today {100 * run.metrics['test']['accuracy']:.1f} %."
+    monkeypatch.setattr(scoreboard, "recorded", lambda name: [])
+    assert cover.sentence("dual_cifar", texts) == "Not yet."
+
+
+def test_the_readme_repeats_the_findings_with_the_numbers_of_the_records():
+    found = tomllib.loads(cover.FINDINGS.read_text(encoding="utf-8"))
+    readme = " ".join(Path("README.md").read_text(encoding="utf-8").split())
+    for chapter, texts in found.items():
+        assert cover.sentence(chapter, texts) in readme
+
+
 def test_an_unknown_word_in_braces_is_named():
     with pytest.raises(DataError, match="measured"):
         cover.sentence("dual_cifar", {"finding": "{measured[accnrr]}", "open": ""})
