@@ -320,7 +320,7 @@ def compare(chapter: str, these: Iterable[Run] = ()) -> "Styler":
         )
     style = pd.DataFrame(entries).style.hide(axis="index")  # a plain table would cut long texts
     narrow = [{"selector": "th, td", "props": "font-size: 0.82rem; padding: 0.3rem 0.5rem 0.3rem 0"}]
-    return style.set_uuid(chapter).set_table_styles(narrow).set_table_attributes('class="dataframe"')
+    return style.set_uuid(chapter).set_table_styles(narrow)
 
 
 def _with_cost(row: Row, macs: Mapping[str, int]) -> str:

@@ -270,8 +270,7 @@ def from_scratch(made: Mapping[str, Run], networks: Mapping[str, keras.Model]) -
 
 def _listed(rows: list[dict[str, Any]], name: str) -> "Styler":
     """Rows as a table that shows long texts in full."""
-    style = pd.DataFrame(rows).style.hide(axis="index").set_uuid(f"animals-{name}")
-    return style.set_table_attributes('class="dataframe"')
+    return pd.DataFrame(rows).style.hide(axis="index").set_uuid(f"animals-{name}")
 
 
 def printed_counts(backbone: str) -> dict[str, int]:

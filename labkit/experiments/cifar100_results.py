@@ -256,7 +256,17 @@ def _start(run: Run) -> str:
     built = run.record["model"]
     if "weights" not in models.card(built["name"]).options or built["options"].get("weights"):
         return ""
-    return "from random weights; the report's had learnt ImageNet"
+    return "starts from random weights"
+
+
+# Headers that leave room for the report's figures on a page.
+_SHORT = {
+    "augmentation": "augment",
+    "training": "train",
+    "validation": "valid",
+    "report: training": "report: train",
+    "report: validation": "report: valid",
+}
 
 
 def coloured(table: pd.DataFrame) -> "Styler":
@@ -271,7 +281,11 @@ def coloured(table: pd.DataFrame) -> "Styler":
     )
     blank = "background: none; color: inherit"
     styled = styled.map(lambda value: blank if pd.isna(value) else "", subset=shares)
-    narrow = [{"selector": "th, td", "props": "font-size: 0.82rem; padding: 0.3rem 0.4rem"}]
+    styled = styled.relabel_index([_SHORT.get(name, name) for name in styled.columns], axis="columns")
+    narrow = [
+        {"selector": "th, td", "props": "font-size: 0.75rem; padding: 0.3rem"},
+        {"selector": "td:nth-child(11)", "props": "min-width: 8rem"},  # the note, where there is one
+    ]
     return styled.set_table_styles(narrow).set_table_attributes('class="table sortable"')
 
 

@@ -35,7 +35,7 @@ def one_per_class(image_set: Any, *, columns: int = 10) -> Figure:
     """The first image of every class, in the order of the classes."""
     found, first = np.unique(image_set.labels, return_index=True)
     names = [image_set.classes[label] for label in found]
-    captions = [(name.replace("_", " "), look.INK) for name in names]
+    captions = [(_spoken(name), look.INK) for name in names]
     title = f"One image of each of {len(names)} classes"
     figure = _grid(image_set.images[first], captions, columns, title, image_set.source)
     look.describe(figure, f"{title}, {image_set.source}: {', '.join(names)}.")
@@ -49,7 +49,7 @@ def class_means(image_set: Any, *, columns: int = 10) -> Figure:
         members = image_set.images[image_set.labels == label]
         if len(members):
             pictures.append(members.mean(0))
-            names.append(name.replace("_", " "))
+            names.append(_spoken(name))
     pictures.append(image_set.images.mean(0))
     captions = [(name, look.INK) for name in names] + [("all images", look.BLUE)]
     title = f"Average image of {len(names)} classes and of all {len(image_set):,} images"
@@ -124,10 +124,14 @@ def soft_caption(target: np.ndarray, classes: Sequence[str]) -> str:
     """A label in shares as words: "cat 70 %, dog 30 %", the two largest."""
     largest = np.argsort(-target, kind="stable")[:2]
     if target[largest[0]] > 0.995:
-        return classes[largest[0]]
+        return _spoken(classes[largest[0]])
     return "\n".join(
-        f"{classes[label]} {100 * target[label]:.0f} %" for label in largest if target[label] > 0.005
+        f"{_spoken(classes[label])} {100 * target[label]:.0f} %" for label in largest if target[label] > 0.005
     )
+
+
+def _spoken(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _caption(image_set: Any, place: int) -> Caption:
@@ -153,7 +157,9 @@ def _grid(pictures: np.ndarray, captions: Sequence[Caption], columns: int, title
     figure, ax = plt.subplots(
         figsize=(width, tops[-1] * unit + (0.55 if title else 0.1)), layout="constrained"
     )
-    size = max(5.5, min(8.5, 9.5 * unit))
+    longest = max((len(line) for text, _ in captions for line in text.split("\n")), default=0)
+    fits = 72 * unit * STEP / (0.66 * max(longest, 1))  # points at which no caption runs into the next
+    size = max(5.5, min(8.5, 9.5 * unit, fits))
     for place, (picture, (text, colour)) in enumerate(zip(pictures, captions, strict=True)):
         x, y = place % columns * STEP, tops[place // columns]
         ax.imshow(
