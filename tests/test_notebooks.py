@@ -122,6 +122,12 @@ def test_cells_are_short_and_define_no_class(chapter):
 
 
 @pytest.mark.parametrize("chapter", chapters.CHAPTERS)
+def test_code_that_is_shown_fits_the_page(chapter):
+    shown = [cell for cell in code_cells(chapter) if "hide-input" not in cell.metadata.get("tags", [])]
+    assert not [line for cell in shown for line in cell.source.splitlines() if len(line) > 90]
+
+
+@pytest.mark.parametrize("chapter", chapters.CHAPTERS)
 def test_a_chapter_runs_in_smoke(chapter, smoke):
     executed, _ = smoke(chapter)
     assert executed.metadata.papermill.exception is None

@@ -295,7 +295,8 @@ def or_nothing(table: pd.DataFrame, what: str) -> Any:
         return Markdown(f"*There is no record of {what} yet. What each takes stands on the Scoreboard.*")
     if "validation" in table:
         return coloured(table)
-    return table.style.format(precision=5, na_rep="–").hide(axis="index")  # a plain table cuts long texts
+    formats = {**dict.fromkeys(PARAMETERS, "{:.2g}"), "score": "{:.4f}", "seconds": "{:,.0f}"}
+    return table.style.format(formats, na_rep="–").hide(axis="index")  # a plain table cuts long texts
 
 
 def plan(chosen: Iterable[Cell]) -> pd.DataFrame:

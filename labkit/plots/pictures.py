@@ -35,7 +35,7 @@ def one_per_class(image_set: Any, *, columns: int = 10) -> Figure:
     """The first image of every class, in the order of the classes."""
     found, first = np.unique(image_set.labels, return_index=True)
     names = [image_set.classes[label] for label in found]
-    captions = [(_spoken(name), look.INK) for name in names]
+    captions = [(name, look.INK) for name in names]
     title = f"One image of each of {len(names)} classes"
     figure = _grid(image_set.images[first], captions, columns, title, image_set.source)
     look.describe(figure, f"{title}, {image_set.source}: {', '.join(names)}.")
@@ -49,7 +49,7 @@ def class_means(image_set: Any, *, columns: int = 10) -> Figure:
         members = image_set.images[image_set.labels == label]
         if len(members):
             pictures.append(members.mean(0))
-            names.append(_spoken(name))
+            names.append(name)
     pictures.append(image_set.images.mean(0))
     captions = [(name, look.INK) for name in names] + [("all images", look.BLUE)]
     title = f"Average image of {len(names)} classes and of all {len(image_set):,} images"
@@ -124,14 +124,10 @@ def soft_caption(target: np.ndarray, classes: Sequence[str]) -> str:
     """A label in shares as words: "cat 70 %, dog 30 %", the two largest."""
     largest = np.argsort(-target, kind="stable")[:2]
     if target[largest[0]] > 0.995:
-        return _spoken(classes[largest[0]])
+        return classes[largest[0]]
     return "\n".join(
-        f"{_spoken(classes[label])} {100 * target[label]:.0f} %" for label in largest if target[label] > 0.005
+        f"{classes[label]} {100 * target[label]:.0f} %" for label in largest if target[label] > 0.005
     )
-
-
-def _spoken(name: str) -> str:
-    return name.replace("_", " ")
 
 
 def _caption(image_set: Any, place: int) -> Caption:
@@ -150,6 +146,7 @@ def _caption(image_set: Any, place: int) -> Caption:
 def _grid(pictures: np.ndarray, captions: Sequence[Caption], columns: int, title: str, note: str) -> Figure:
     """Pictures at their own resolution in one Axes, every one a unit wide, captions below."""
     pictures = _bytes(pictures)
+    captions = [(text.replace("_", " "), colour) for text, colour in captions]
     columns = max(1, min(columns, len(pictures)))
     tops, ratio = _tops(pictures, captions, columns), _ratio(pictures)
     width = look.WIDTH - 0.2 if columns > 3 else 2.2 * columns
