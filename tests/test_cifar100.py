@@ -23,6 +23,7 @@ from labkit import (
 from labkit.errors import ModelError, RunError
 from labkit.experiments import cifar100
 from labkit.experiments import cifar100_results as results
+from labkit.experiments import cifar100_words as says
 from labkit.experiments.cifar100 import AS_RUN, CUT_DOWN, GRID, TUNED, Cell, Outcome, Searched
 from labkit.labels import confident
 from labkit.runs import Run
@@ -325,22 +326,22 @@ def test_a_step_past_the_reports_is_shown_as_such_while_no_candidate_was_tested(
     assert results.shown_test(drawn) is drawn  # it was trained, and not tested
     records[0] = better
     assert results.shown_test(drawn) is better and results.shown_test(own) is own
-    said = results.scored_line(better).data
+    said = says.scored_line(better).data
     assert "**0.7000**" in said and "no candidate" in said and "by which it was chosen" not in said
     assert "does not hold this" in results.tally(better).data
-    assert "does not hold which labels" in results.label_check(better).data
+    assert "does not hold which labels" in says.label_check(better).data
     assert "better, ours" in results.elsewhere(better).index
 
 
 def test_wrong_labels_explain_the_share_of_mistakes_that_people_found():
     run = run_of("mlp", 0.2, test=0.7)
     run.record["metrics"]["test_doubts"] = {"accuracy": 0.75, "doubted": 0.123}
-    said = results.label_check(run).data
+    said = says.label_check(run).data
     assert "doubts 12.3 %" in said and "5.85 % of all" in said
     assert "takes 25.0 % of the images" in said and "explain 23 % of its mistakes" in said  # 5.85 of 25
     run.record["metrics"]["test_doubts"]["accuracy"] = 0.98
-    assert "explain 100 % of its mistakes" in results.label_check(run).data
-    assert "hundred classes alone" in results.label_check(replace(run, name="cifar100/mlp-coarse")).data
+    assert "explain 100 % of its mistakes" in says.label_check(run).data
+    assert "hundred classes alone" in says.label_check(replace(run, name="cifar100/mlp-coarse")).data
 
 
 def test_the_ledger_knows_what_was_tested_on_real_images_in_earlier_executions(
@@ -377,9 +378,9 @@ def test_the_best_is_chosen_by_validation_alone():
 
 
 def test_without_records_the_page_says_so(records):
-    assert "No run of it on real data" in results.to_expect().data
+    assert "No run of it on real data" in says.to_expect().data
     assert "no record of a cell" in results.or_nothing(results.recorded_grid(), "a cell of the grid").data
-    assert "not recorded yet" in results.verdict({}) and "with it about 1 h, if" in results.verdict({})
+    assert "not recorded yet" in says.verdict({}) and "with it about 1 h, if" in says.verdict({})
 
 
 def test_figures_are_drawn_of_records_where_this_execution_had_no_real_images(records):
@@ -396,7 +397,7 @@ def test_figures_are_drawn_of_records_where_this_execution_had_no_real_images(re
 
 
 def test_what_to_expect_counts_the_search(records):
-    said = results.to_expect().data
+    said = says.to_expect().data
     trial = 3 * models.card("custom_vgg16").macs * 40_000 / scoreboard.THROUGHPUT / 3600  # hours an epoch
     assert f"about {10 * trial * (60 + 50):.0f} h at most" in said
 
@@ -404,36 +405,36 @@ def test_what_to_expect_counts_the_search(records):
 def test_how_even_the_classes_are_is_counted(settings):
     train, *_ = cifar100.split(settings)
     uneven = train.take(np.flatnonzero(train.labels > 0)[1:])
-    assert results.balance(train).data == "Every class has 2 training images."
-    assert results.balance(uneven).data == "A class has between 0 and 2 training images."
+    assert says.balance(train).data == "Every class has 2 training images."
+    assert says.balance(uneven).data == "A class has between 0 and 2 training images."
 
 
 def test_records_answer_the_reports_claims(records):
     records += [
         run_of(name, value) for name, value in {"mlp": 0.215, "conv2d": 0.31, "custom_vgg": 0.5}.items()
     ]
-    said = results.answers(results.recorded()).data
+    said = says.answers(results.recorded()).data
     assert "`mlp` 0.2150 (+0.0048)" in said and "; within 0.015 of it." in said
     records += [run_of("custom_vgg_basic", 0.56), run_of("custom_vgg_cutmix", 0.57)]
-    said = results.answers(results.recorded()).data
+    said = says.answers(results.recorded()).data
     assert "+6.0 points with basic augmentation, by +7.0 with CutMix" in said
     assert "may be luck up to 4.2 points" in said
-    assert "beats no augmentation" in results.verdict({}) and "+7.0" in results.verdict({})
-    assert "5 of its 27 cells" in results.to_expect().data
+    assert "beats no augmentation" in says.verdict({}) and "+7.0" in says.verdict({})
+    assert "5 of its 27 cells" in says.to_expect().data
 
 
 def test_far_from_the_report_is_said(records):
     records.append(run_of("mlp", 0.25))
-    said = results.answers(results.recorded()).data
+    said = says.answers(results.recorded()).data
     assert "`mlp` further than 0.015 from it" in said
     assert "`conv2d`, `custom_vgg` not recorded yet" in said and "luck" not in said
     records[:] = [run_of("mlp", 0.21), run_of("conv2d", 0.32)]
-    said = results.answers(results.recorded()).data
+    said = says.answers(results.recorded()).data
     assert "; within 0.015 of it; `custom_vgg` not recorded yet." in said
 
 
 @pytest.mark.parametrize(
-    ("cutmix", "seeds", "says"),
+    ("cutmix", "seeds", "outcome"),
     [
         ([0.52], 1, "cannot be told from"),  # two points, where one seed each allows for more
         ([0.56], 1, "beats"),
@@ -441,12 +442,12 @@ def test_far_from_the_report_is_said(records):
         ([0.521, 0.52, 0.519], 3, "beats"),  # three seeds that lie close tell two points
     ],
 )
-def test_cutmix_wins_only_by_more_than_luck(records, cutmix, seeds, says):
+def test_cutmix_wins_only_by_more_than_luck(records, cutmix, seeds, outcome):
     records += [run_of("custom_vgg", 0.5 + 0.001 * seed, seed=seed, train=0.9) for seed in range(seeds)]
     records += [run_of("custom_vgg_cutmix", value, seed=seed) for seed, value in enumerate(cutmix)]
-    said = results.verdict({})
-    assert f"{says} no augmentation" in said and f"{seeds} with it" in said
-    assert ("2 of at most 50 epochs" in said and "+0.400" in said) == (says != "beats")
+    said = says.verdict({})
+    assert f"{outcome} no augmentation" in said and f"{seeds} with it" in said
+    assert ("2 of at most 50 epochs" in said and "+0.400" in said) == (outcome != "beats")
 
 
 def test_a_readers_own_comparison_comes_first(records):
@@ -454,11 +455,11 @@ def test_a_readers_own_comparison_comes_first(records):
     own = {
         run.name.split("/")[1]: run for run in (run_of("custom_vgg", 0.3), run_of("custom_vgg_cutmix", 0.2))
     }
-    said = results.verdict(own)
+    said = says.verdict(own)
     assert said.startswith("In this execution, CutMix, done right, loses to")
     assert "By the records, CutMix, done right, beats" in said
     drawn = {name: run_of(name, 0.1, source="synthetic") for name in own}
-    assert results.verdict(drawn).startswith("By the records")
+    assert says.verdict(drawn).startswith("By the records")
 
 
 def test_the_grid_stands_beside_the_reports_figures(records):
@@ -515,9 +516,9 @@ def test_the_nearest_average_names_what_it_can(settings):
     train, *_ = cifar100.split(settings)
     flat = replace(train, images=np.repeat(train.labels.astype("uint8"), 32 * 32 * 3).reshape(-1, 32, 32, 3))
     assert results.by_average(flat, flat) == 1
-    said = results.nearest_average(flat, flat).data
+    said = says.nearest_average(flat, flat).data
     assert "names 100.0 % of 200" in said and "says nothing of photos" in said
-    assert "photos" not in results.nearest_average(replace(flat, source="folder x"), flat).data
+    assert "photos" not in says.nearest_average(replace(flat, source="folder x"), flat).data
 
 
 def test_the_report_of_all_classes_can_be_sorted_and_scrolled():
@@ -590,9 +591,9 @@ def test_a_best_trial_that_cannot_be_trained_again_says_why(settings, monkeypatc
     searches = [search_of(), search_of(as_run=True)]
     (again,) = cifar100.tuned(settings, searches)  # the one as run is no candidate
     assert again.run is None
-    assert "The loss is not a number." in results.after_tuning(searches, [again]).data
+    assert "The loss is not a number." in says.after_tuning(searches, [again]).data
     done = replace(again, run=run_of("custom_vgg_l2_search_again", 0.35))
-    assert "first 0.4000, then 0.3500" in results.after_tuning(searches, [done]).data
+    assert "first 0.4000, then 0.3500" in says.after_tuning(searches, [done]).data
 
 
 def test_the_full_profile_adds_the_reports_tuned_network(tmp_path, monkeypatch):
@@ -610,7 +611,7 @@ def test_both_spaces_are_searched_in_the_full_profile():
     assert spaces("full") == (False, True)
     assert spaces("smoke") == spaces("quick") == (False,)
     assert spaces("smoke", "mlp") == spaces("full", "mlp") == ()
-    said = results.searched(chapters.settings("cifar100", {"models": "mlp"})).data
+    said = says.searched(chapters.settings("cifar100", {"models": "mlp"})).data
     assert "2 trials of `custom_vgg_l2`, a smaller network" in said and "nothing is searched" in said
 
 
@@ -629,7 +630,7 @@ def test_searches_of_superclasses_have_names_of_their_own(tmp_path, monkeypatch)
 
 def test_what_synthetic_images_cannot_tell_is_left_out(records):
     drawn, taken = run_of("mlp", 0.1, source="synthetic", test=0.0), run_of("mlp", 0.2, test=0.2)
-    assert "prove that the code runs, and nothing else" in results.scored_line(drawn).data
+    assert "prove that the code runs, and nothing else" in says.scored_line(drawn).data
     assert results.in_earnest(taken, "shown") == "shown"
     assert "Left out" in results.in_earnest(drawn, "shown").data
     assert "mlp, ours" not in results.elsewhere(drawn).index
@@ -645,12 +646,12 @@ def test_published_networks_come_with_their_sources():
 
 
 def test_what_the_report_left_out_of_the_grid_is_named():
-    said = results.report_filled().data
+    said = says.report_filled().data
     assert "21 of the 27 cells" in said and "`custom_resnet34_dropout_cutmix`" in said
 
 
 def test_every_network_stands_under_its_recipe():
-    lines = results.grid_recipes().data.splitlines()
+    lines = says.grid_recipes().data.splitlines()
     assert len(lines) == 2
     assert "`mlp`, `conv2d`:" in lines[0] and "100 epochs" in lines[0]
     assert "`custom_vgg`" in lines[1] and "50 epochs" in lines[1]
@@ -660,14 +661,12 @@ def test_whether_size_overfits_is_computed():
     runs = {"mlp": run_of("mlp", 0.2, train=0.4), "conv2d": run_of("conv2d", 0.3, train=0.9)}
     runs["mlp"].record["model"]["parameters"] = {"total": 5000}
     shown = results.Shown(runs, "")
-    said = results.overfit(results.by_size(runs), shown).data
+    said = says.overfit(results.by_size(runs), shown).data
     assert "`conv2d` with 1,000 parameters, +0.600" in said and "size alone does not decide" in said
     runs["conv2d"].record["model"]["parameters"] = {"total": 9000}
-    assert (
-        "`conv2d` with 9,000 parameters, has the widest" in results.overfit(results.by_size(runs), shown).data
-    )
+    assert "`conv2d` with 9,000 parameters, has the widest" in says.overfit(results.by_size(runs), shown).data
     drawn = results.Shown({"mlp": run_of("mlp", 0.2, source="synthetic")}, "")
-    assert "cannot tell" in results.overfit(results.by_size(drawn.runs), drawn).data
+    assert "cannot tell" in says.overfit(results.by_size(drawn.runs), drawn).data
 
 
 def test_mistakes_stand_in_rows_by_reason_the_surest_first(settings):

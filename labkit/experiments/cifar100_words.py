@@ -1,0 +1,319 @@
+"""What chapter 4 says of its figures: sentences whose numbers come from records, or from its own runs."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+import pandas as pd
+from IPython.display import Markdown
+
+from labkit import chapters, evaluation, models, scoreboard
+from labkit.chapters import Settings
+from labkit.data import FINE_TO_COARSE, ImageSet
+from labkit.experiments.cifar100 import (
+    COARSE,
+    GRID,
+    MODELS,
+    SEARCHED,
+    TUNED,
+    Cell,
+    Outcome,
+    Searched,
+    cells,
+    searched_model,
+    spaces,
+)
+from labkit.experiments.cifar100_results import (
+    BETTER,
+    CELLS,
+    Shown,
+    by_average,
+    figures,
+    hardware,
+    is_coarse,
+    recorded,
+    short_name,
+    validated,
+)
+from labkit.runs import Run
+from labkit.scoreboard import Side
+
+CHECKED = ("mlp", "conv2d", "custom_vgg")  # whose published figures without augmentation are sound
+NEAR = 0.015  # how close ours must come to them
+KNOWN_ERRORS = 0.0585  # of the test labels, found by five people each (Northcutt 2021, arXiv:2103.14749)
+PLAIN, MIXED = "custom_vgg", "custom_vgg_cutmix"  # whose difference the summary tells
+
+
+def to_expect() -> Markdown:
+    """What each profile costs and gives, from the size of the networks and the records."""
+    return Markdown(
+        f"The grid is {_arithmetic('quick')} of arithmetic on two cores in the `quick` profile and "
+        f"{_arithmetic('full')} in the `full` one. The search adds {_searching('quick')} and "
+        f"{_searching('full')} at most; a trial that stops early takes less. {_expected()}"
+    )
+
+
+def _arithmetic(profile: str) -> str:
+    """How long the multiplications of a profile's grid take, by the rate that plain networks reach."""
+    given = chapters.settings("cifar100", {"profile": profile})
+    images = (given.n or 50_000) * 4 // 5
+    macs = {name: models.card(name).macs for name in given.models}
+    works = [
+        scoreboard.work(f"cifar100/{cell.name}", macs, images=images, epochs=given.epochs)
+        for cell in cells(given)
+    ]
+    total = sum(work.total for work in works)
+    return _spoken(total / scoreboard.THROUGHPUT)
+
+
+def _searching(profile: str) -> str:
+    """How long the multiplications of a profile's search take, every trial trained to its last epoch."""
+    given = chapters.settings("cifar100", {"profile": profile})
+    images, total = (given.n or 50_000) * 4 // 5, 0.0
+    for as_run in spaces(given):
+        model = searched_model(given, as_run)
+        epochs = given.epochs or replace(TUNED, as_run=as_run).recipe.epochs
+        macs = {model: models.card(model).macs}
+        trial = scoreboard.work(f"cifar100/{model}", macs, images=images, epochs=epochs)
+        total += trial.total * (given.trials or SEARCHED[profile][1])
+    return _spoken(total / scoreboard.THROUGHPUT)
+
+
+def _expected() -> str:
+    found = recorded(*(cell.name for cell in (*GRID, TUNED)))
+    if not found:
+        return "No run of it on real data is recorded yet."
+    name = max(found, key=lambda name: validated(found[name]))
+    hours = sum(run.seconds for run in found.values()) / 3600
+    return (
+        f"On real data {len(found)} of its {len(GRID)} cells are recorded, which took {hours:.1f} h in all; "
+        f"the best of them is `{name}` with a validation accuracy of {validated(found[name]):.4f}."
+    )
+
+
+def _spoken(seconds: float) -> str:
+    """A time in words."""
+    if seconds < 90:
+        return "about a minute" if seconds > 20 else "seconds"
+    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.0f} h"
+
+
+def balance(train: ImageSet) -> Markdown:
+    """The fewest and the most training images that a class has."""
+    fewest, most = train.counts().min(), train.counts().max()
+    if fewest == most:
+        return Markdown(f"Every class has {most:,} training images.")
+    return Markdown(f"A class has between {fewest:,} and {most:,} training images.")
+
+
+def nearest_average(train: ImageSet, valid: ImageSet) -> Markdown:
+    """How often the nearest average image names the class; of synthetic images that tells little."""
+    said = (
+        f"The nearest average names {100 * by_average(train, valid):.1f} % of {len(valid):,} validation "
+        f"images; guessing names {100 / len(train.classes):.0f} %."
+    )
+    if train.source.startswith("synthetic"):
+        said += " These images are synthetic, and that figure says nothing of photos."
+    return Markdown(said)
+
+
+def report_filled() -> Markdown:
+    """How many cells of the grid the report has figures for, and which it lacks."""
+    known = set(scoreboard.published("cifar100")["experiment"])
+    missing = [f"`{cell.name}`" for cell in GRID if cell.name not in known]
+    return Markdown(
+        f"The report has figures for {len(GRID) - len(missing)} of the {len(GRID)} cells of the whole grid; "
+        f"it has none for {', '.join(missing[:-1])} and {missing[-1]}."
+    )
+
+
+def grid_recipes() -> Markdown:
+    """The report's recipe of every network of the grid."""
+    found: dict[str, list[str]] = {}
+    for model in MODELS:
+        found.setdefault(str(Cell(model, "none").recipe), []).append(f"`{model}`")
+    return Markdown("\n".join(f"- {', '.join(names)}: {recipe}." for recipe, names in found.items()))
+
+
+def overfit(table: pd.DataFrame, shown: Shown) -> Markdown:
+    """Whether the gap grows with the size of the network, in a sentence; of synthetic images none is said."""
+    if not any(scoreboard.is_real(run) for run in shown.runs.values()):
+        return Markdown("*Synthetic images cannot tell.*")
+    return Markdown(_widest(table))
+
+
+def _widest(table: pd.DataFrame) -> str:
+    gap = table["accuracy"] - table["val_accuracy"]
+    widest, largest = gap.idxmax(), table["parameters"].idxmax()
+    size = {name: f"{table['parameters'][name]:,.0f} parameters" for name in table.index}
+    if widest == largest:
+        return (
+            f"The largest network, `{largest}` with {size[largest]}, has the widest gap: {gap[largest]:+.3f}."
+        )
+    return (
+        f"The widest gap is that of `{widest}` with {size[widest]}, {gap[widest]:+.3f}; the largest network, "
+        f"`{largest}` with {size[largest]}, has {gap[largest]:+.3f}: size alone does not decide."
+    )
+
+
+def answers(runs: Mapping[str, Run]) -> Markdown:
+    """What the runs say about the report's claims, one sentence each."""
+    changes = [line for line in (_augmented(runs, model) for model in CHECKED) if line]
+    if changes:
+        luck = 300 * math.hypot(scoreboard.LUCK, scoreboard.LUCK)
+        changes.append(f"These are single runs, whose difference may be luck up to {luck:.1f} points.")
+    return Markdown("\n".join(f"- {line}" for line in (_near(runs), *changes)))
+
+
+def verdict(here: Mapping[str, Run]) -> str:
+    """Whether CutMix, done right, beats no augmentation for the report's own convolutional network."""
+    own = [run for name, run in scoreboard.of_the_reader(here).items() if name in (PLAIN, MIXED)]
+    past = [run for run in scoreboard.recorded("cifar100/*") if short_name(run) in (PLAIN, MIXED)]
+    told = {"In this execution": _beats(own), "By the records": _beats(scoreboard.longest(past))}
+    said = [f"{where}, {sentence}" for where, sentence in told.items() if sentence]
+    return " ".join(said) or (
+        f"Whether CutMix, done right, beats no augmentation for `{PLAIN}` is not recorded yet: without it "
+        f"training takes {_hours(PLAIN)}, with it {_hours(MIXED)}, if neither stops early."
+    )
+
+
+def _hours(name: str) -> str:
+    """What the multiplications of a cell take on two cores, trained to its last epoch."""
+    cell = CELLS[name]
+    macs = {cell.model: models.card(cell.model).macs}
+    work = scoreboard.work(f"cifar100/{name}", macs, epochs=cell.recipe.epochs)
+    return scoreboard.spoken_hours(work.total / scoreboard.THROUGHPUT / 3600)
+
+
+def _beats(runs: Iterable[Run]) -> str:
+    """What runs of both ways say, three standard errors allowed for luck; empty without one of either."""
+    runs = list(runs)
+    none, cutmix = (
+        Side("valid_accuracy", tuple(run for run in runs if short_name(run).removesuffix(COARSE) == name))
+        for name in (PLAIN, MIXED)
+    )
+    if not none.values or not cutmix.values:
+        return ""
+    gain, luck = cutmix.mean - none.mean, 3 * math.hypot(none.error, cutmix.error)
+    says = "beats" if gain > luck else "loses to" if gain < -luck else "cannot be told from"
+    sentence = (
+        f"CutMix, done right, {says} no augmentation for `{PLAIN}`: {100 * gain:+.1f} points of validation "
+        f"accuracy on real images, where luck alone may give {100 * luck:.1f} "
+        f"(seeds: {len(cutmix.values)} with it, {len(none.values)} without)."
+    )
+    return sentence if gain > luck else f"{sentence} {_how_far(cutmix.runs[0], none.runs[0])}"
+
+
+def _how_far(cutmix: Run, none: Run) -> str:
+    """How long both were trained, and their gaps: what may explain that CutMix does not win."""
+    first, second = (
+        f"{run.epochs} of at most {run.record['recipe']['epochs']} epochs, and training accuracy lies "
+        f"{figures(run)['gap']:+.3f} from validation accuracy"
+        for run in (cutmix, none)
+    )
+    return f"With CutMix it takes {first}; without, it takes {second}."
+
+
+def _near(runs: Mapping[str, Run]) -> str:
+    published = (
+        scoreboard.published("cifar100").query("metric == 'valid_accuracy'").set_index("experiment")["value"]
+    )
+    far = {name: validated(runs[name]) - published[name] for name in CHECKED if name in runs}
+    missing = ", ".join(f"`{name}`" for name in CHECKED if name not in runs)
+    if not far:
+        return f"Without augmentation: none of {missing} is recorded on real data yet."
+    said = ", ".join(f"`{name}` {validated(runs[name]):.4f} ({value:+.4f})" for name, value in far.items())
+    outside = [f"`{name}`" for name, value in far.items() if abs(value) > NEAR]
+    judged = f"{', '.join(outside)} further than {NEAR} from it" if outside else f"within {NEAR} of it"
+    left = f"; {missing} not recorded yet" if missing else ""
+    return f"Without augmentation, and how far from report 004: {said}; {judged}{left}."
+
+
+def _augmented(runs: Mapping[str, Run], model: str) -> str:
+    names = {augmentation: Cell(model, augmentation).name for augmentation in ("none", "basic", "cutmix")}
+    if not all(name in runs for name in names.values()):
+        return ""
+    none, basic, cutmix = (100 * validated(runs[name]) for name in names.values())
+    gaps = [figures(runs[names[augmentation]])["gap"] for augmentation in ("none", "cutmix")]
+    return (
+        f"`{model}`: validation accuracy changes by {basic - none:+.1f} points with basic augmentation, "
+        f"by {cutmix - none:+.1f} with CutMix, which takes the gap between training and validation accuracy "
+        f"from {gaps[0]:.3f} to {gaps[1]:.3f}."
+    )
+
+
+def searched(settings: Settings) -> Markdown:
+    """Which network this profile searches over, and how often it tries."""
+    (model, count), (full, most) = SEARCHED[settings.profile], SEARCHED["full"]
+    said = f"The `{settings.profile}` profile makes {settings.trials or count} trials of `{model}`"
+    if model != full:
+        said += f", a smaller network of the same kind; the `full` one makes {most} of the report's `{full}`"
+    if model not in settings.models:
+        said += f". `{model}` is not among the models of this execution, so that nothing is searched"
+    return Markdown(f"{said}.")
+
+
+def after_tuning(searches: Iterable[Searched], added: Iterable[Outcome]) -> Markdown:
+    """What the candidates beyond the grid validate at, and a search's best trial beside its first score."""
+    first = {one.model: one.found.best["score"] for one in searches if one.found and not one.as_run}
+    lines = []
+    for one in added:
+        if one.run is None:
+            lines.append(f"`{one.cell.name}`: {one.why}")
+        elif one.cell == TUNED:
+            lines.append(f"`{one.cell.name}`, with the report's numbers: {validated(one.run):.4f}.")
+        else:
+            lines.append(
+                f"`{one.cell.name}`: first {first[one.cell.model]:.4f}, then {validated(one.run):.4f}."
+            )
+    return Markdown("\n".join(f"- {line}" for line in lines) or "*Nothing was tuned here.*")
+
+
+def scored_line(run: Run) -> Markdown:
+    """The test in one paragraph: which network, which images, and the figures."""
+    found = run.metrics["test"]
+    if not scoreboard.is_real(run):
+        return Markdown(
+            f"There is no test on real images to show here. **{short_name(run)}** was tested on {found['n']} "
+            "synthetic images: they prove that the code runs, and nothing else."
+        )
+    low, high = found["interval"]
+    made = "this execution" if run.folder is not None else f"recorded on {hardware(run)}"
+    text = (
+        f"**{short_name(run)}** ({made}, seed {run.seed}; {found['source']}): accuracy "
+        f"**{found['accuracy']:.4f}** on {found['n']:,} test images, 95 % interval {low:.4f} to {high:.4f}"
+    )
+    if found.get("top5") is not None:
+        text += f"; the right class among the five most probable ones for {found['top5']:.4f}"
+    if len(found["classes"]) == len(FINE_TO_COARSE):
+        right = evaluation.superclass_accuracy(found["confusion"], FINE_TO_COARSE)
+        text += f"; the right superclass for {right:.4f}"
+    if short_name(run) == BETTER:
+        text += (
+            ". No network of the chapter has been tested on real images yet. This one is a step past the "
+            "report and no candidate; its answers are means over an image and its mirror image."
+        )
+    else:
+        text += f". Validation accuracy, by which it was chosen, was {validated(run):.4f}."
+    if run.folder is None:
+        text += f" Again: `{run.record['command']}`."
+    return Markdown(text)
+
+
+def label_check(run: Run) -> Markdown:
+    """The share of doubted test labels beside the share that people found wrong, and what that explains."""
+    if is_coarse(run):
+        return Markdown("*What people said of the labels is known of the hundred classes alone.*")
+    if "test_doubts" not in run.metrics:
+        return Markdown(f"*The record of `{short_name(run)}` does not hold which labels it doubts.*")
+    found = run.metrics["test_doubts"]
+    wrong = 1 - found["accuracy"]
+    explained = min(1, KNOWN_ERRORS / wrong) if wrong else 0
+    return Markdown(
+        f"By what `{short_name(run)}` says of the test images, confident learning doubts "
+        f"{100 * found['doubted']:.1f} % of their labels. Northcutt 2021 (arXiv:2103.14749) had people look "
+        f"at the labels that were doubted there: {100 * KNOWN_ERRORS:.2f} % of all are known to be wrong. "
+        f"This network takes {100 * wrong:.1f} % of the images for something else than their label says. "
+        f"Even if it saw through each of those wrong labels, they explain {100 * explained:.0f} % of its "
+        "mistakes at most."
+    )
