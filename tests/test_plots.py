@@ -158,6 +158,20 @@ def test_loss_and_accuracy_share_the_best_epoch():
     assert [ax.get_ylabel() for ax in figure.axes] == ["accuracy", "loss"]
 
 
+@pytest.mark.parametrize("metric", ["accuracy", "loss"])
+def test_the_words_on_the_best_epoch_hide_no_line(metric):
+    table = curve(drops=())
+    table.loc[6, "val_loss"] = 1.2  # below all others, as the accuracy is above
+    ax = plots.history(SimpleNamespace(name="net", history=table, best_epoch=7), metric=metric)
+    ax.figure.canvas.draw()
+    [words] = [text for text in ax.texts if text.get_text().startswith("best")]
+    for name in ("training", "validation"):
+        x, y = line(ax, name).get_xydata().T
+        fine = np.linspace(1, 12, 500)
+        points = ax.transData.transform(np.stack([fine, np.interp(fine, x, y)], axis=1))
+        assert not any(words.get_window_extent().contains(*point) for point in points)
+
+
 def test_histories_name_every_line_at_its_end():
     runs = {"cnn": run(), "vgg": run(epochs=20), "cct": run(epochs=20)}
     ax = plots.histories(runs)

@@ -1,6 +1,7 @@
 """Lines over epochs, and how far a model's confidence can be trusted."""
 
 from collections.abc import Mapping
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -262,20 +263,56 @@ def _draw(run: Any, metric: str | None, ax: Axes) -> dict:
 
 
 def _mark(ax: Axes, x: float, y: float, text: str) -> None:
-    """A ring around a point with its text above or below, turned inwards near the edges."""
+    """A ring around a point with its text where it hides least of the lines."""
     _ring(ax, x, y)
-    (start, end), (low, high) = ax.get_xlim(), ax.get_ylim()
-    across, up = (x - start) / (end - start), (y - low) / (high - low)
+    width, height = _share_of(ax, 0.063 * len(text), 0.16)
+    gap = _share_of(ax, 0, 0.12)[1]
+    (across, up), lines = _in_shares(ax, [[x, y]])[0], _lines_in_shares(ax)
+
+    def hidden(place: tuple[float, str]) -> float:
+        """How many points of lines lie under the text at a place, and much more where it leaves the Axes."""
+        side, align = place
+        left = across - width * {"left": 0, "center": 0.5, "right": 1}[align]
+        bottom = up + gap if side > 0 else up - gap - height
+        outside = max(0, -left, left + width - 1, -bottom, bottom + height - 1)
+        inside = ((lines >= (left, bottom)) & (lines <= (left + width, bottom + height))).all(axis=1)
+        return inside.sum() + 2e3 * outside
+
+    side, align = min(product((1, -1), ("center", "right", "left")), key=hidden)
     ax.annotate(
         text,
         (x, y),
-        xytext=(0, 9 if up < 0.6 else -9),
+        xytext=(0, 9 * side),
         textcoords="offset points",
-        ha="right" if across > 0.7 else "left" if across < 0.2 else "center",
-        va="bottom" if up < 0.6 else "top",
+        ha=align,
+        va="bottom" if side > 0 else "top",
         fontsize=8.5,
         bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
     )
+
+
+def _share_of(ax: Axes, width: float, height: float) -> tuple[float, float]:
+    """Inches as shares of the width and the height of an Axes."""
+    whole, place = ax.figure.get_size_inches(), ax.get_position()
+    return width / (whole[0] * place.width), height / (whole[1] * place.height)
+
+
+def _in_shares(ax: Axes, points: Any) -> np.ndarray:
+    """Points of the data as shares of the width and the height of an Axes."""
+    ax.autoscale_view()
+    return ax.transLimits.transform(ax.transScale.transform(points))
+
+
+def _lines_in_shares(ax: Axes) -> np.ndarray:
+    """Many points along the lines of an Axes, as shares of its width and height."""
+    found = [np.empty((0, 2))]
+    for line in ax.lines:
+        corners = np.asarray(line.get_xydata(), float)
+        if len(corners) > 1 and line.get_transform() == ax.transData:
+            steps = np.linspace(0, len(corners) - 1, 400)
+            between = [np.interp(steps, range(len(corners)), values) for values in corners.T]
+            found.append(_in_shares(ax, np.stack(between, axis=1)))
+    return np.concatenate(found)
 
 
 def _ring(ax: Axes, x: float, y: float) -> None:
@@ -284,7 +321,7 @@ def _ring(ax: Axes, x: float, y: float) -> None:
 
 def _decorate(ax: Axes, metric: str, x: str = "epoch") -> None:
     ax.set(xlabel=_spoken(x), ylabel=_spoken(metric))
-    ax.margins(x=0.02, y=0.12)
+    ax.margins(x=0.02, y=0.2)
     ax.xaxis.set_major_locator(
         MaxNLocator("auto", integer=x == "epoch", steps=[1, 2, 5, 10], min_n_ticks=1)
     )  # panels may share ticks set by hand
