@@ -433,6 +433,13 @@ def test_far_from_the_report_is_said(records):
     assert "; within 0.015 of it; `custom_vgg` not recorded yet." in said
 
 
+def test_a_run_in_fewer_bits_says_so_beside_its_figure(records):
+    records.append(run_of("custom_vgg", 0.5))
+    records[0].record["recipe"]["precision"] = "mixed_bfloat16"
+    assert "`custom_vgg` in bfloat16 0.5000" in says.answers(results.recorded()).data
+    assert results.recorded_grid()["note"].tolist() == ["in bfloat16"]
+
+
 @pytest.mark.parametrize(
     ("cutmix", "seeds", "outcome"),
     [

@@ -146,7 +146,7 @@ def grid(runs: Mapping[str, Run], why: Mapping[str, str] | None = None) -> pd.Da
         kept |= {"report: epochs": report.get("epochs"), "report: training": report.get("train_accuracy")}
         kept |= {"report: validation": report.get("valid_accuracy")}
         augmentation = cell.augmentation.replace("_", " ") + (", as run" if cell.as_run else "")
-        rows.append({"model": cell.model, "augmentation": augmentation, **kept, "note": note or _start(run)})
+        rows.append({"model": cell.model, "augmentation": augmentation, **kept, "note": note or unlike(run)})
     table = pd.DataFrame(rows).set_index(["model", "augmentation"])
     return table if table["note"].any() else table.drop(columns="note")
 
@@ -169,12 +169,12 @@ def _at_best(run: Run) -> pd.Series:
     return run.history.set_index("epoch").loc[run.best_epoch or run.epochs]
 
 
-def _start(run: Run) -> str:
-    """A word on a network that did not start where the report's did."""
+def unlike(run: Run) -> str:
+    """A word on a network that did not start where the report's did, or computed in fewer bits."""
     built = run.record["model"]
-    if "weights" not in models.card(built["name"]).options or built["options"].get("weights"):
-        return ""
-    return "starts from random weights"
+    bare = "weights" in models.card(built["name"]).options and not built["options"].get("weights")
+    said = ["starts from random weights"] * bare + ["in bfloat16"] * scoreboard.in_fewer_bits(run)
+    return ", ".join(said)
 
 
 # Headers that leave room for the report's figures on a page.

@@ -33,6 +33,7 @@ from labkit.experiments.cifar100_results import (
     is_coarse,
     recorded,
     short_name,
+    unlike,
     validated,
 )
 from labkit.runs import Run
@@ -222,7 +223,10 @@ def _near(runs: Mapping[str, Run]) -> str:
     missing = ", ".join(f"`{name}`" for name in CHECKED if name not in runs)
     if not far:
         return f"Without augmentation: none of {missing} is recorded on real data yet."
-    said = ", ".join(f"`{name}` {validated(runs[name]):.4f} ({value:+.4f})" for name, value in far.items())
+    words = {name: " ".join(filter(None, [f"`{name}`", unlike(runs[name])])) for name in far}
+    said = ", ".join(
+        f"{words[name]} {validated(runs[name]):.4f} ({value:+.4f})" for name, value in far.items()
+    )
     outside = [f"`{name}`" for name, value in far.items() if abs(value) > NEAR]
     judged = f"{', '.join(outside)} further than {NEAR} from it" if outside else f"within {NEAR} of it"
     left = f"; {missing} not recorded yet" if missing else ""
