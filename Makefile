@@ -117,7 +117,7 @@ data: $(INSTALLED)  ## download the public image sets
 picture: $(INSTALLED)  ## take the README's picture of a page of the built book again
 	@test -f $(PAGE) || { echo "There is no book yet: make book."; exit 1; }
 	@folder=$$(mktemp -d) && chromium --headless --no-sandbox --disable-gpu --no-first-run --hide-scrollbars \
-		--user-data-dir=$$folder --window-size=1280,1400 --virtual-time-budget=5000 \
+		--user-data-dir=$$folder --window-size=1280,2020 --virtual-time-budget=5000 \
 		--screenshot=$$folder/page.png "file://$(CURDIR)/$(PAGE)" 2>/dev/null \
 		&& $(PY) -c "import sys; from PIL import Image; Image.open(sys.argv[1]).convert('RGB').save(sys.argv[2])" \
 		$$folder/page.png book/assets/page.webp; rm -rf $$folder
