@@ -209,12 +209,12 @@ def invalidating(name: str) -> Defect | None:
 def recorded(name: str = "*") -> list[Run]:
     """The committed records on real data whose name matches a shell pattern.
 
-    They come by name, of one name the longest first, then by seed.
+    They come by name, of one name the longest first, of these those in thirty-two bits, then by seed.
     """
     folder = project() / RESULTS
     found = [runs.load(path) for path in sorted(folder.rglob("*.json"))]
     real = [run for run in found if fnmatchcase(run.name, name) and is_real(run)]
-    return sorted(real, key=lambda run: (run.name, -_given(run), run.seed))
+    return sorted(real, key=lambda run: (run.name, -_given(run), in_fewer_bits(run), run.seed))
 
 
 def is_real(run: Run) -> bool:
@@ -228,10 +228,11 @@ def of_the_reader(made: Mapping[str, Run]) -> dict[str, Run]:
 
 
 def longest(found: Iterable[Run]) -> list[Run]:
-    """Of runs of one experiment those that were given most: the same epochs, of as many images each."""
+    """Of runs of one experiment those that were given most, in thirty-two bits where there are such."""
     found = list(found)
     most = max(map(_given, found), default=0)
-    return [run for run in found if _given(run) == most]
+    alike = [run for run in found if _given(run) == most]
+    return [run for run in alike if not in_fewer_bits(run)] or alike
 
 
 def _given(run: Run) -> int:

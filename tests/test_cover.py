@@ -1,4 +1,5 @@
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,8 +41,11 @@ def test_with_a_record_the_finding_stands(monkeypatch):
 
 def test_what_no_report_has_is_named_by_its_record(monkeypatch):
     texts = {"finding": "Today {recorded[better]}.", "open": "Not yet."}
-    [run] = scoreboard.recorded("dual_cifar/better")
-    assert cover.sentence("dual_cifar", texts) == f"Today {100 * run.metrics['test']['accuracy']:.1f} %."
+    one = scoreboard.recorded("dual_cifar/better")[0]
+    two = replace(one, record=one.record | {"metrics": {"test": {"accuracy": 0.5}}})
+    mean = (one.metrics["test"]["accuracy"] + 0.5) / 2
+    monkeypatch.setattr(scoreboard, "recorded", lambda name: [one, two])
+    assert cover.sentence("dual_cifar", texts) == f"Today {100 * mean:.1f} %."
     monkeypatch.setattr(scoreboard, "recorded", lambda name: [])
     assert cover.sentence("dual_cifar", texts) == "Not yet."
 

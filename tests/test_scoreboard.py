@@ -100,6 +100,10 @@ def test_a_record_far_from_the_published_figure_does_not(accuracy, says, project
 def test_a_verdict_on_a_run_in_fewer_bits_says_so(project):
     add(project, "noisy_cifar/vgg-honest", 0.668, precision="mixed_bfloat16")
     assert scoreboard.row("noisy_cifar/vgg").verdict == "reproduced, computing in bfloat16"
+    add(project, "noisy_cifar/vgg-honest", 0.66, seed=1)
+    row = scoreboard.row("noisy_cifar/vgg")
+    assert (row.as_meant.values, row.verdict) == ((0.66,), "reproduced")  # two precisions are not two seeds
+    assert [run.seed for run in scoreboard.recorded()] == [1, 0]
 
 
 def test_runs_as_the_report_ran_decide_where_there_are_any(project):

@@ -265,6 +265,7 @@ def _draw(run: Any, metric: str | None, ax: Axes) -> dict:
 def _mark(ax: Axes, x: float, y: float, text: str) -> None:
     """A ring around a point with its text where it hides least of the lines."""
     _ring(ax, x, y)
+    ax.autoscale_view()  # shares are of the limits that all lines together ask for
     width, height = _share_of(ax, 0.063 * len(text), 0.16)
     gap = _share_of(ax, 0, 0.12)[1]
     (across, up), lines = _in_shares(ax, [[x, y]])[0], _lines_in_shares(ax)
@@ -299,7 +300,6 @@ def _share_of(ax: Axes, width: float, height: float) -> tuple[float, float]:
 
 def _in_shares(ax: Axes, points: Any) -> np.ndarray:
     """Points of the data as shares of the width and the height of an Axes."""
-    ax.autoscale_view()
     return ax.transLimits.transform(ax.transScale.transform(points))
 
 
