@@ -413,30 +413,44 @@ def test_records_answer_the_reports_claims(records):
     records += [
         run_of(name, value) for name, value in {"mlp": 0.215, "conv2d": 0.31, "custom_vgg": 0.5}.items()
     ]
-    said = says.answers(results.recorded()).data
+    said = says.answers().data
     assert "`mlp` 0.2150 (+0.0048)" in said and "; within 0.015 of it." in said
     records += [run_of("custom_vgg_basic", 0.56), run_of("custom_vgg_cutmix", 0.57)]
-    said = says.answers(results.recorded()).data
+    said = says.answers().data
     assert "+6.0 points with basic augmentation, by +7.0 with CutMix" in said
-    assert "may be luck up to 4.2 points" in said
+    assert "; luck alone may give 4.2." in said
     assert "beats no augmentation" in says.verdict({}) and "+7.0" in says.verdict({})
     assert "5 of its 27 cells" in says.to_expect().data
 
 
 def test_far_from_the_report_is_said(records):
     records.append(run_of("mlp", 0.25))
-    said = says.answers(results.recorded()).data
+    said = says.answers().data
     assert "`mlp` further than 0.015 from it" in said
     assert "`conv2d`, `custom_vgg` not recorded yet" in said and "luck" not in said
     records[:] = [run_of("mlp", 0.21), run_of("conv2d", 0.32)]
-    said = says.answers(results.recorded()).data
+    said = says.answers().data
     assert "; within 0.015 of it; `custom_vgg` not recorded yet." in said
+
+
+def test_claims_are_answered_by_the_mean_of_all_seeds(records):
+    records += [run_of("mlp", value, seed=seed) for seed, value in enumerate([0.20, 0.22, 0.24])]
+    records += [run_of(f"mlp_{kind}", 0.25) for kind in ("basic", "cutmix")]
+    said = says.answers().data
+    assert "`mlp` 0.2200 ± 0.0200 (3 seeds) (+0.0098)" in said
+    assert "+3.0 points with basic augmentation" in said
+
+
+def test_a_comparison_holds_runs_in_fewer_bits_against_others(records):
+    records += [run_of("custom_vgg", 0.5), run_of("custom_vgg_cutmix", 0.6)]
+    records[1].record["recipe"]["precision"] = "mixed_bfloat16"
+    assert says.verdict({}).startswith("By the records, CutMix, done right, beats")
 
 
 def test_a_run_in_fewer_bits_says_so_beside_its_figure(records):
     records.append(run_of("custom_vgg", 0.5))
     records[0].record["recipe"]["precision"] = "mixed_bfloat16"
-    assert "`custom_vgg` in bfloat16 0.5000" in says.answers(results.recorded()).data
+    assert "`custom_vgg` in bfloat16 0.5000" in says.answers().data
     assert results.recorded_grid()["note"].tolist() == ["in bfloat16"]
 
 

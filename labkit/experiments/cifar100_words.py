@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from statistics import fmean
 
 import pandas as pd
 from IPython.display import Markdown
@@ -11,7 +12,7 @@ from labkit import chapters, evaluation, models, scoreboard
 from labkit.chapters import Settings
 from labkit.data import FINE_TO_COARSE, ImageSet
 from labkit.experiments.cifar100 import (
-    COARSE,
+    AUGMENTATIONS,
     GRID,
     MODELS,
     SEARCHED,
@@ -40,6 +41,7 @@ from labkit.runs import Run
 from labkit.scoreboard import Side
 
 CHECKED = ("mlp", "conv2d", "custom_vgg")  # whose published figures without augmentation are sound
+JUDGED = "valid_accuracy"
 NEAR = 0.015  # how close ours must come to them
 KNOWN_ERRORS = 0.0585  # of the test labels, found by five people each (Northcutt 2021, arXiv:2103.14749)
 PLAIN, MIXED = "custom_vgg", "custom_vgg_cutmix"  # whose difference the summary tells
@@ -157,20 +159,25 @@ def _widest(table: pd.DataFrame) -> str:
     )
 
 
-def answers(runs: Mapping[str, Run]) -> Markdown:
-    """What the runs say about the report's claims, one sentence each."""
-    changes = [line for line in (_augmented(runs, model) for model in CHECKED) if line]
-    if changes:
-        luck = 300 * math.hypot(scoreboard.LUCK, scoreboard.LUCK)
-        changes.append(f"These are single runs, whose difference may be luck up to {luck:.1f} points.")
-    return Markdown("\n".join(f"- {line}" for line in (_near(runs), *changes)))
+def answers() -> Markdown:
+    """What the records say about the report's claims, one sentence each."""
+    sides = _recorded_sides()
+    changes = [line for line in (_augmented(sides, model) for model in CHECKED) if line]
+    return Markdown("\n".join(f"- {line}" for line in (_near(sides), *changes)))
+
+
+def _recorded_sides() -> dict[str, Side]:
+    """The comparable records of every experiment, all seeds of it."""
+    found: dict[str, list[Run]] = {}
+    for run in scoreboard.recorded("cifar100/*"):
+        found.setdefault(short_name(run), []).append(run)
+    return {name: Side(JUDGED, tuple(scoreboard.longest(runs))) for name, runs in found.items()}
 
 
 def verdict(here: Mapping[str, Run]) -> str:
     """Whether CutMix, done right, beats no augmentation for the report's own convolutional network."""
-    own = [run for name, run in scoreboard.of_the_reader(here).items() if name in (PLAIN, MIXED)]
-    past = [run for run in scoreboard.recorded("cifar100/*") if short_name(run) in (PLAIN, MIXED)]
-    told = {"In this execution": _beats(own), "By the records": _beats(scoreboard.longest(past))}
+    own = {name: Side(JUDGED, (run,)) for name, run in scoreboard.of_the_reader(here).items()}
+    told = {"In this execution": _beats(own), "By the records": _beats(_recorded_sides())}
     said = [f"{where}, {sentence}" for where, sentence in told.items() if sentence]
     return " ".join(said) or (
         f"Whether CutMix, done right, beats no augmentation for `{PLAIN}` is not recorded yet: without it "
@@ -186,16 +193,12 @@ def _hours(name: str) -> str:
     return scoreboard.spoken_hours(work.total / scoreboard.THROUGHPUT / 3600)
 
 
-def _beats(runs: Iterable[Run]) -> str:
-    """What runs of both ways say, three standard errors allowed for luck; empty without one of either."""
-    runs = list(runs)
-    none, cutmix = (
-        Side("valid_accuracy", tuple(run for run in runs if short_name(run).removesuffix(COARSE) == name))
-        for name in (PLAIN, MIXED)
-    )
-    if not none.values or not cutmix.values:
+def _beats(sides: Mapping[str, Side]) -> str:
+    """What runs of both ways say, luck allowed for; empty without one of either."""
+    if PLAIN not in sides or MIXED not in sides:
         return ""
-    gain, luck = cutmix.mean - none.mean, 3 * math.hypot(none.error, cutmix.error)
+    none, cutmix = sides[PLAIN], sides[MIXED]
+    gain, luck = cutmix.mean - none.mean, _luck(none, cutmix)
     says = "beats" if gain > luck else "loses to" if gain < -luck else "cannot be told from"
     sentence = (
         f"CutMix, done right, {says} no augmentation for `{PLAIN}`: {100 * gain:+.1f} points of validation "
@@ -203,6 +206,11 @@ def _beats(runs: Iterable[Run]) -> str:
         f"(seeds: {len(cutmix.values)} with it, {len(none.values)} without)."
     )
     return sentence if gain > luck else f"{sentence} {_how_far(cutmix.runs[0], none.runs[0])}"
+
+
+def _luck(one: Side, other: Side) -> float:
+    """How far two means over seeds may lie apart by luck alone: three standard errors."""
+    return 3 * math.hypot(one.error, other.error)
 
 
 def _how_far(cutmix: Run, none: Run) -> str:
@@ -215,34 +223,34 @@ def _how_far(cutmix: Run, none: Run) -> str:
     return f"With CutMix it takes {first}; without, it takes {second}."
 
 
-def _near(runs: Mapping[str, Run]) -> str:
+def _near(sides: Mapping[str, Side]) -> str:
     published = (
         scoreboard.published("cifar100").query("metric == 'valid_accuracy'").set_index("experiment")["value"]
     )
-    far = {name: validated(runs[name]) - published[name] for name in CHECKED if name in runs}
-    missing = ", ".join(f"`{name}`" for name in CHECKED if name not in runs)
+    far = {name: sides[name].mean - published[name] for name in CHECKED if name in sides}
+    missing = ", ".join(f"`{name}`" for name in CHECKED if name not in sides)
     if not far:
         return f"Without augmentation: none of {missing} is recorded on real data yet."
-    words = {name: " ".join(filter(None, [f"`{name}`", unlike(runs[name])])) for name in far}
-    said = ", ".join(
-        f"{words[name]} {validated(runs[name]):.4f} ({value:+.4f})" for name, value in far.items()
-    )
+    words = {name: " ".join(filter(None, [f"`{name}`", unlike(sides[name].runs[0])])) for name in far}
+    said = ", ".join(f"{words[name]} {sides[name]} ({value:+.4f})" for name, value in far.items())
     outside = [f"`{name}`" for name, value in far.items() if abs(value) > NEAR]
     judged = f"{', '.join(outside)} further than {NEAR} from it" if outside else f"within {NEAR} of it"
     left = f"; {missing} not recorded yet" if missing else ""
     return f"Without augmentation, and how far from report 004: {said}; {judged}{left}."
 
 
-def _augmented(runs: Mapping[str, Run], model: str) -> str:
-    names = {augmentation: Cell(model, augmentation).name for augmentation in ("none", "basic", "cutmix")}
-    if not all(name in runs for name in names.values()):
+def _augmented(sides: Mapping[str, Side], model: str) -> str:
+    names = [Cell(model, augmentation).name for augmentation in AUGMENTATIONS]
+    if not all(name in sides for name in names):
         return ""
-    none, basic, cutmix = (100 * validated(runs[name]) for name in names.values())
-    gaps = [figures(runs[names[augmentation]])["gap"] for augmentation in ("none", "cutmix")]
+    none, basic, cutmix = (sides[name] for name in names)
+    luck = max(_luck(none, basic), _luck(none, cutmix))
+    before, after = (fmean(figures(run)["gap"] for run in side.runs) for side in (none, cutmix))
     return (
-        f"`{model}`: validation accuracy changes by {basic - none:+.1f} points with basic augmentation, "
-        f"by {cutmix - none:+.1f} with CutMix, which takes the gap between training and validation accuracy "
-        f"from {gaps[0]:.3f} to {gaps[1]:.3f}."
+        f"`{model}`: validation accuracy changes by {100 * (basic.mean - none.mean):+.1f} points with basic "
+        f"augmentation, by {100 * (cutmix.mean - none.mean):+.1f} with CutMix; luck alone may give "
+        f"{100 * luck:.1f}. CutMix takes the gap between training and validation accuracy from {before:.3f} "
+        f"to {after:.3f}."
     )
 
 
