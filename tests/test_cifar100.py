@@ -247,7 +247,7 @@ def test_a_mistake_in_the_code_is_no_row(settings, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:May not flag all label issues")
-def test_only_the_chosen_network_sees_the_test_images(settings, asked):
+def test_only_the_chosen_network_sees_the_test_images(settings, asked, records):
     *_, test = cifar100.split(settings)
     outcomes = [cifar100.attempt(settings, cell) for cell in cifar100.cells(settings)]
     assert len(outcomes) == 3 and asked and test.fingerprint() not in asked
