@@ -443,6 +443,11 @@ def test_importing_plots_changes_no_setting():
     assert mpl.rcParams["axes.spines.top"] is False
 
 
+def test_no_sentence_in_a_table_is_cut_short():
+    plots.style()
+    assert "..." not in pd.DataFrame({"source": ["word " * 20]}).to_html()
+
+
 def test_labels_are_moved_apart_no_further_than_needed():
     np.testing.assert_allclose(look._apart(np.array([5.0, 5.0, 100.0]), 10), [0, 10, 100])
     np.testing.assert_allclose(look._apart(np.array([30.0, 0.0]), 10), [30, 0])

@@ -65,6 +65,7 @@ def style() -> None:
     """Give figures and tables from here on the book's look; in a notebook figures are SVG with alt text."""
     mpl.rcParams.update(RC)
     pd.set_option("display.precision", 4)
+    pd.set_option("display.max_colwidth", None)  # no sentence in a cell is cut
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     if shell is None:
         return
