@@ -96,6 +96,10 @@ class Side:
         """The standard error of the mean over seeds; not a number without a run."""
         return self.luck / math.sqrt(len(self.values)) if self.values else math.nan
 
+    def apart(self, other: "Side") -> float:
+        """How far two means over seeds may lie apart by luck alone: three standard errors."""
+        return 3 * math.hypot(self.error, other.error)
+
     @property
     def images(self) -> float:
         """On how many images the figure was measured."""

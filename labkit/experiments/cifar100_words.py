@@ -1,6 +1,5 @@
 """What chapter 4 says of its figures: sentences whose numbers come from records, or from its own runs."""
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from statistics import fmean
@@ -38,10 +37,9 @@ from labkit.experiments.cifar100_results import (
     validated,
 )
 from labkit.runs import Run
-from labkit.scoreboard import Side
+from labkit.scoreboard import Row, Side
 
 CHECKED = ("mlp", "conv2d", "custom_vgg")  # whose published figures without augmentation are sound
-JUDGED = "valid_accuracy"
 NEAR = 0.015  # how close ours must come to them
 KNOWN_ERRORS = 0.0585  # of the test labels, found by five people each (Northcutt 2021, arXiv:2103.14749)
 PLAIN, MIXED = "custom_vgg", "custom_vgg_cutmix"  # whose difference the summary tells
@@ -161,23 +159,22 @@ def _widest(table: pd.DataFrame) -> str:
 
 def answers() -> Markdown:
     """What the records say about the report's claims, one sentence each."""
-    sides = _recorded_sides()
+    rows = _recorded_rows()
+    sides = {name: row.as_meant for name, row in rows.items()}
     changes = [line for line in (_augmented(sides, model) for model in CHECKED) if line]
-    return Markdown("\n".join(f"- {line}" for line in (_near(sides), *changes)))
+    return Markdown("\n".join(f"- {line}" for line in (_near(rows), *changes)))
 
 
-def _recorded_sides() -> dict[str, Side]:
-    """The comparable records of every experiment, all seeds of it."""
-    found: dict[str, list[Run]] = {}
-    for run in scoreboard.recorded("cifar100/*"):
-        found.setdefault(short_name(run), []).append(run)
-    return {name: Side(JUDGED, tuple(scoreboard.longest(runs))) for name, runs in found.items()}
+def _recorded_rows() -> dict[str, Row]:
+    """The rows of the scoreboard that have a record as meant."""
+    return {row.experiment: row for row in scoreboard.rows("cifar100") if row.as_meant.values}
 
 
 def verdict(here: Mapping[str, Run]) -> str:
     """Whether CutMix, done right, beats no augmentation for the report's own convolutional network."""
-    own = {name: Side(JUDGED, (run,)) for name, run in scoreboard.of_the_reader(here).items()}
-    told = {"In this execution": _beats(own), "By the records": _beats(_recorded_sides())}
+    own = {name: Side("valid_accuracy", (run,)) for name, run in scoreboard.of_the_reader(here).items()}
+    past = {name: row.as_meant for name, row in _recorded_rows().items()}
+    told = {"In this execution": _beats(own), "By the records": _beats(past)}
     said = [f"{where}, {sentence}" for where, sentence in told.items() if sentence]
     return " ".join(said) or (
         f"Whether CutMix, done right, beats no augmentation for `{PLAIN}` is not recorded yet: without it "
@@ -198,7 +195,7 @@ def _beats(sides: Mapping[str, Side]) -> str:
     if PLAIN not in sides or MIXED not in sides:
         return ""
     none, cutmix = sides[PLAIN], sides[MIXED]
-    gain, luck = cutmix.mean - none.mean, _luck(none, cutmix)
+    gain, luck = cutmix.mean - none.mean, none.apart(cutmix)
     says = "beats" if gain > luck else "loses to" if gain < -luck else "cannot be told from"
     sentence = (
         f"CutMix, done right, {says} no augmentation for `{PLAIN}`: {100 * gain:+.1f} points of validation "
@@ -206,11 +203,6 @@ def _beats(sides: Mapping[str, Side]) -> str:
         f"(seeds: {len(cutmix.values)} with it, {len(none.values)} without)."
     )
     return sentence if gain > luck else f"{sentence} {_how_far(cutmix.runs[0], none.runs[0])}"
-
-
-def _luck(one: Side, other: Side) -> float:
-    """How far two means over seeds may lie apart by luck alone: three standard errors."""
-    return 3 * math.hypot(one.error, other.error)
 
 
 def _how_far(cutmix: Run, none: Run) -> str:
@@ -223,12 +215,10 @@ def _how_far(cutmix: Run, none: Run) -> str:
     return f"With CutMix it takes {first}; without, it takes {second}."
 
 
-def _near(sides: Mapping[str, Side]) -> str:
-    published = (
-        scoreboard.published("cifar100").query("metric == 'valid_accuracy'").set_index("experiment")["value"]
-    )
-    far = {name: sides[name].mean - published[name] for name in CHECKED if name in sides}
-    missing = ", ".join(f"`{name}`" for name in CHECKED if name not in sides)
+def _near(rows: Mapping[str, Row]) -> str:
+    sides = {name: rows[name].as_meant for name in CHECKED if name in rows}
+    far = {name: side.mean - rows[name].published for name, side in sides.items()}
+    missing = ", ".join(f"`{name}`" for name in CHECKED if name not in rows)
     if not far:
         return f"Without augmentation: none of {missing} is recorded on real data yet."
     words = {name: " ".join(filter(None, [f"`{name}`", unlike(sides[name].runs[0])])) for name in far}
@@ -244,7 +234,7 @@ def _augmented(sides: Mapping[str, Side], model: str) -> str:
     if not all(name in sides for name in names):
         return ""
     none, basic, cutmix = (sides[name] for name in names)
-    luck = max(_luck(none, basic), _luck(none, cutmix))
+    luck = max(none.apart(basic), none.apart(cutmix))
     before, after = (fmean(figures(run)["gap"] for run in side.runs) for side in (none, cutmix))
     return (
         f"`{model}`: validation accuracy changes by {100 * (basic.mean - none.mean):+.1f} points with basic "

@@ -1,6 +1,5 @@
 """What chapter 3 shows of its runs: curves, answers asked for in other ways, the ablation, costs."""
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -200,7 +199,7 @@ def ablation_says() -> str:
     moved, still = [], []
     for name, side in sorted(sides.items(), key=lambda item: -item[1].mean):
         gain = side.mean - base.mean
-        luck = 3 * math.hypot(base.error, side.error)
+        luck = base.apart(side)
         (moved if abs(gain) > luck else still).append(f"{SAYS[name]} ({100 * gain:+.1f} points)")
     (run, *_) = found["accn"]
     given = f"Every network was given {run.epochs * _pairs(run):,} pairs. "
