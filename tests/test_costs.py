@@ -94,7 +94,16 @@ def test_the_fastest_epoch_tells_what_a_run_costs_a_machine_with_nothing_else_to
     record = copy.deepcopy(dict(run.record))
     record["history"]["seconds"] = [8.0, 4.0, 20.0, *([9.0] * (run.epochs - 3))]
     (sample,) = costs.samples(CORES, FAMILIES, [replace(run, record=record)])
-    assert sample.seconds == 4.0 / record["data"]["train"]["n"]
+    images = record["data"]["train"]["n"] + record["data"]["valid"]["n"] / 3  # passed forward only
+    assert sample.seconds == pytest.approx(4.0 / images)
+
+
+def test_an_epoch_that_hardly_trains_does_not_make_its_network_look_slow():
+    """One batch of 64 images trains, and 10,000 validate."""
+    found = costs.checked(CORES, costs.model_families())
+    ours = found[found["family"] == "vgg"]
+    assert "cifar100/custom_vgg_cutmix_one_batch_as_run" in set(ours["run"]) and len(ours) > 1
+    assert ours["measured"].max() < 2 * ours["measured"].min()
 
 
 class Cards:
