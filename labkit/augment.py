@@ -8,6 +8,7 @@ import numpy as np
 
 from labkit.data import ImageSet, PairStream
 from labkit.errors import ParameterError, nearest
+from labkit.labels import smooth
 
 Targets = np.ndarray | dict[str, np.ndarray]
 
@@ -160,7 +161,7 @@ class Batches(keras.utils.PyDataset):
         augment: str | None = None,
         shuffle: bool = True,
         label_smoothing: float = 0.0,
-        weights: np.ndarray | None = None,
+        targets: np.ndarray | None = None,
         first_epoch: int = 0,
         partners: str = "batch",
     ):
@@ -170,19 +171,19 @@ class Batches(keras.utils.PyDataset):
                 f"batches of {batch_size} from {len(images)} images with seed {seed}",
                 expected="at least one image in a batch, and a seed from 0",
             )
-        if weights is not None and (np.shape(weights) != (len(images),) or isinstance(images, PairStream)):
+        if targets is not None and np.shape(targets) != (len(images), len(images.classes)):
             raise ParameterError(
-                f"weights of shape {np.shape(weights)} for {len(images)} images",
-                expected="one weight an image of a fixed set",
+                f"targets of shape {np.shape(targets)} for {len(images)} images",
+                expected="a row an image with a column a class, for a set with one head",
             )
         if partners not in ("batch", "shuffle"):
             raise ParameterError(f"partners={partners!r}", expected="'batch' or 'shuffle'")
         self.images, self.batch_size, self.seed, self.shuffle = images, batch_size, seed, shuffle
         self.augment = None if augment is None else get(augment)
-        self.weights = None if weights is None else np.asarray(weights, np.float32)
         self.epoch = first_epoch
         self._second_shuffle = partners == "shuffle" and augment in ("mixup", "cutmix")
         self._rows = _target_rows(images, label_smoothing)
+        self._targets = None if targets is None else smooth(np.asarray(targets, np.float32), label_smoothing)
         self._planned: tuple[int | None, Any] = (None, None)
 
     def __len__(self) -> int:
@@ -204,10 +205,7 @@ class Batches(keras.utils.PyDataset):
             y = dict(y)
             x = {"image": x, "label": y.pop("hint")}
             y = y["label"]
-        if self.weights is None:
-            return x, y
-        weights = self.weights[orders[0][span]]
-        return x, y, dict.fromkeys(y, weights) if isinstance(y, dict) else weights
+        return x, y
 
     def on_epoch_end(self) -> None:
         """Move on to the next epoch's order and draws."""
@@ -240,19 +238,19 @@ class Batches(keras.utils.PyDataset):
         x, labels = self.images.images[index], self.images.labels
         if self.images.two_headed:
             return x, {head: self._rows[head][labels[head][index]] for head in labels}
+        y = self._rows[labels[index]] if self._targets is None else self._targets[index]
         if not self._hinted:
-            return x, self._rows[labels[index]]
+            return x, y
         hints = np.eye(len(self.images.classes), dtype=np.float32)[self.images.hints[index]]
-        return x, {"label": self._rows[labels[index]], "hint": hints}
+        return x, {"label": y, "hint": hints}
 
 
 def _target_rows(images: ImageSet | PairStream, smoothing: float) -> Targets:
     """Make the one-hot row of each class, smoothed as asked."""
-
-    def rows(names: tuple[str, ...]) -> np.ndarray:
-        k = len(names)
-        return np.eye(k, dtype=np.float32) * np.float32(1 - smoothing) + np.float32(smoothing / k)
-
     if images.two_headed:
-        return {head: rows(names) for head, names in images.classes.items()}
-    return rows(images.classes)
+        return {head: _rows_of(len(names), smoothing) for head, names in images.classes.items()}
+    return _rows_of(len(images.classes), smoothing)
+
+
+def _rows_of(k: int, smoothing: float) -> np.ndarray:
+    return smooth(np.eye(k, dtype=np.float32), smoothing)

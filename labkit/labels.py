@@ -234,6 +234,28 @@ def correction_report(before: np.ndarray, after: np.ndarray, truth: np.ndarray) 
     )
 
 
+def likelihoods(given: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """How likely each label as given is under every true class: a row an image, by the noise matrix."""
+    given = _whole_numbers("given", given)
+    return _noise_matrix(given, matrix, None, None).T[given]
+
+
+def posterior(probs: np.ndarray, likely: np.ndarray) -> np.ndarray:
+    """Join by Bayes' rule what a model thinks of each image and how likely its label is under each class.
+
+    Where the two exclude each other, the model's opinion stays.
+    """
+    probs, likely = np.asarray(probs, float), np.asarray(likely, float)
+    if probs.ndim != 2 or probs.shape != likely.shape:
+        raise DataError(
+            f"probabilities of shape {probs.shape} and likelihoods of shape {likely.shape}",
+            expected="one row an image and one column a class in both",
+        )
+    joint = probs * likely
+    total = joint.sum(axis=1, keepdims=True)
+    return np.divide(joint, total, out=probs.copy(), where=total > 0)
+
+
 def smooth(one_hot: np.ndarray, amount: float) -> np.ndarray:
     """Spread a part of each label evenly over all classes (Szegedy 2016, arXiv:1512.00567)."""
     _check_rate(amount)

@@ -141,12 +141,11 @@ def test_every_image_comes_once_an_epoch():
     numbered = data.ImageSet(
         np.arange(50, dtype=np.uint8).repeat(3).reshape(50, 1, 1, 3), IMAGES.labels, IMAGES.classes, "numbers"
     )
-    feed = augment.Batches(numbered, 16, seed=0, weights=np.arange(50))
+    feed = augment.Batches(numbered, 16, seed=0)
     batches = [feed[index] for index in range(len(feed))]
-    seen = np.concatenate([x[:, 0, 0, 0] for x, _, _ in batches])
+    seen = np.concatenate([x[:, 0, 0, 0] for x, _ in batches])
     assert sorted(seen) == list(range(50)) and (seen != np.arange(50)).any()
-    assert (np.concatenate([w for _, _, w in batches]) == seen).all()
-    assert (np.concatenate([y for _, y, _ in batches]).argmax(axis=1) == IMAGES.labels[seen]).all()
+    assert (np.concatenate([y for _, y in batches]).argmax(axis=1) == IMAGES.labels[seen]).all()
     still = augment.Batches(numbered, 16, seed=0, shuffle=False)
     assert (np.concatenate([still[index][0][:, 0, 0, 0] for index in range(4)]) == np.arange(50)).all()
 
@@ -173,15 +172,19 @@ def test_pair_streams_feed_the_very_pairs_of_their_epoch():
             assert (y[head].argmax(axis=1) == whole.labels[head][span]).all()
 
 
-def test_two_headed_weights_go_to_both_heads():
-    pairs = data.mix_pairs(LEFT, RIGHT, n=8, seed=0)
-    _, y, weights = augment.Batches(pairs, 4, seed=0, weights=np.ones(8))[0]
-    assert set(y) == set(weights) == set(data.HEADS)
+def test_targets_take_the_place_of_labels_and_are_smoothed_as_they_are():
+    targets = np.random.default_rng(0).dirichlet(np.ones(10), size=50).astype("float32")
+    feed = augment.Batches(IMAGES.with_hints(), 50, seed=0, targets=targets)
+    x, y = feed[0]
+    order = [np.flatnonzero((IMAGES.images == image).all(axis=(1, 2, 3)))[0] for image in x["image"]]
+    assert (y == targets[order]).all() and (np.array(order) != np.arange(50)).any()
+    _, softer = augment.Batches(IMAGES, 50, seed=0, targets=targets, label_smoothing=0.5)[0]
+    assert softer == pytest.approx(targets[order] / 2 + 0.05)
 
 
 @pytest.mark.parametrize(
     "options",
-    [{"batch_size": 0}, {"weights": np.ones(3)}, {"partners": "both"}, {"seed": -1}, {"augment": "flip"}],
+    [{"batch_size": 0}, {"targets": np.ones(50)}, {"partners": "both"}, {"seed": -1}, {"augment": "flip"}],
 )
 def test_wrong_options_are_refused(options):
     with pytest.raises(ParameterError):
@@ -224,14 +227,13 @@ def test_fit_draws_the_epoch_that_was_set_and_counts_on():
     assert watch.seen == [1, 2, 3]
 
 
-def test_fit_takes_two_heads_with_weights():
+def test_fit_takes_two_heads():
     inputs = keras.Input((32, 32, 3))
     flat = keras.layers.Flatten()(inputs)
     model = keras.Model(inputs, {head: keras.layers.Dense(5, name=head)(flat) for head in data.HEADS})
     loss = {head: keras.losses.CategoricalCrossentropy(from_logits=True) for head in data.HEADS}
     model.compile(optimizer="sgd", loss=loss)
     pairs = data.mix_pairs(LEFT, RIGHT, n=8, seed=0)
-    model.fit(augment.Batches(pairs, 4, seed=0, weights=np.zeros(8)), epochs=1, verbose=0)
     before = model.get_weights()
-    model.fit(augment.Batches(pairs, 4, seed=0, weights=np.zeros(8)), epochs=1, verbose=0)
-    assert all((one == other).all() for one, other in zip(before, model.get_weights(), strict=True))
+    model.fit(augment.Batches(pairs, 4, seed=0), epochs=1, verbose=0)
+    assert all((one != other).any() for one, other in zip(before, model.get_weights(), strict=True))

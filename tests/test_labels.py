@@ -136,6 +136,21 @@ def test_smoothing_keeps_the_sum():
     assert smooth[0, 0] == pytest.approx(0.91) and smooth[0, 1] == pytest.approx(0.01)
 
 
+def test_a_label_is_likely_where_its_class_is_often_called_so():
+    matrix = np.array([[0.7, 0.3], [0.1, 0.9]])
+    assert labels.likelihoods(np.array([1, 0, 1]), matrix).tolist() == [[0.3, 0.9], [0.7, 0.1], [0.3, 0.9]]
+
+
+def test_bayes_rule_joins_an_opinion_with_a_label():
+    """Given labels are right seven times in ten; a model may be surer of another."""
+    likely = labels.likelihoods(np.array([1, 1, 0]), np.array([[0.7, 0.3], [0.3, 0.7]]))
+    told = labels.posterior([[0.8, 0.2], [0.5, 0.5], [0.8, 0.2]], likely)
+    assert told[:, 0] == pytest.approx([0.24 / 0.38, 0.3, 0.56 / 0.62])
+    assert told.sum(axis=1) == pytest.approx(1)
+    assert labels.posterior([[0.3, 0.7]], [[0, 1]]).tolist() == [[0, 1]]  # a label that is sure
+    assert labels.posterior([[0.0, 1.0]], [[1, 0]]).tolist() == [[0, 1]]  # they exclude each other
+
+
 @pytest.mark.parametrize(
     ("call", "kind", "words"),
     [
@@ -161,6 +176,9 @@ def test_smoothing_keeps_the_sum():
         (lambda: labels.transition(GIVEN, GIVEN - 9, 3), DataError, "no true label"),
         (lambda: labels.correction_report(GIVEN, GIVEN[:2], GIVEN), DataError, "one length"),
         (lambda: labels.smooth(np.eye(2), 2), ParameterError, "from 0 to 1"),
+        (lambda: labels.likelihoods(GIVEN, np.eye(2)), DataError, "from 0 to 1"),
+        (lambda: labels.likelihoods(GIVEN, np.ones((3, 3))), ParameterError, "summing to 1"),
+        (lambda: labels.posterior(PROBS, PROBS[:2]), DataError, "in both"),
     ],
 )  # fmt: skip
 def test_mistakes_are_named(call, kind, words):

@@ -136,9 +136,16 @@ def test_the_fields_answers_train(settings, name):
     if name == "vgg_confident":  # judged where the truth is known but was not used
         assert run.metrics["corrections"]["n"] == np.count_nonzero(parts.noisy.true_labels >= 0)
         assert len(list(settings.runs.glob("noisy_cifar/vgg_confident-honest_fold*"))) == settings.folds
-    if name == "vgg_forward":
-        matrix = np.array(run.record["recipe"]["loss_options"]["matrix"])
-        np.testing.assert_allclose(matrix, lab.noise_matrix(parts.judge_train))
+
+
+def test_forward_correction_learns_how_likely_each_given_label_is(settings, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(lab, "train", lambda *_, **options: seen.update(options))
+    monkeypatch.setattr(lab, "scored_classifier", lambda *_: None)
+    parts = lab.split(settings)
+    lab.forward_loss(settings, parts, "vgg")
+    matrix = lab.noise_matrix(parts.judge_train)
+    np.testing.assert_array_equal(seen["targets"], matrix[:, parts.noisy.labels].T)
 
 
 def test_the_noise_matrix_of_few_images_has_no_zeros_and_rows_of_shares():

@@ -83,6 +83,7 @@ def test_recipes_are_those_of_the_reports():
         ({"partners": "shuffle"}, "use mixup or cutmix"),
         ({"loss": "gce", "loss_options": {"p": 1}}, "it takes q"),
         ({"loss_options": {"q": 1}}, "it takes no options"),
+        ({"loss": "forward", "label_smoothing": 0.1}, "targets are likelihoods"),
         ({"ema": 0.9, "patience": 2, "restore_best": False}, "set restore_best"),
     ],
 )

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from training_process import BASE, VARIANTS, outcome, tiny_images, tiny_model, train
 
-from labkit import data, models, runs, training
+from labkit import data, labels, models, runs, training
 from labkit.errors import DataError, ModelError, ParameterError, RecipeError, RunError
 from labkit.recipes import RECIPES, Recipe
 from labkit.runs.record import LOCK, RECORD
@@ -122,7 +122,7 @@ def test_the_key_names_everything_that_changes_a_result(images):
 
     frozen = tiny_model()
     frozen.layers[3].trainable = False
-    halves = np.ones(len(train_set))
+    even = np.full((len(train_set), len(train_set.classes)), 0.1)
     others = [
         key_of(model=tiny_model(seed=2)),
         key_of(model=tiny_model(dropout=0.4)),
@@ -132,7 +132,7 @@ def test_the_key_names_everything_that_changes_a_result(images):
         key_of(valid=None, recipe=QUICK.but(epochs=0, restore_best=False)),
         key_of(recipe=QUICK.but(epochs=0, seed=1)),
         key_of(recipe=QUICK.but(epochs=0, lr=1e-3)),
-        key_of(sample_weights=halves),
+        key_of(targets=even),
     ]
     assert len({key_of(), *others}) == len(others) + 1
     keras.layers.Dense(1)  # the names of layers count on
@@ -418,15 +418,24 @@ def test_images_without_validation_train_by_a_recipe_that_needs_none(images):
     assert best.best_epoch is not None
 
 
-def test_images_that_weigh_nothing_teach_nothing(images):
-    model = tiny_model(normalization=False)
-    before = model.get_weights()
-    training.fit(model, *images, QUICK.but(restore_best=False), sample_weights=np.zeros(72))
-    assert same(before, model.get_weights())
-    with pytest.raises(DataError, match="Sample weights"):
-        training.fit(model, *images, QUICK, sample_weights=np.ones(3))
-    with pytest.raises(DataError, match="Sample weights"):
-        training.fit(model, *images, QUICK, sample_weights=-np.ones(72))
+def test_targets_teach_in_the_place_of_labels(images):
+    train_set, valid = images
+    one_hot, moved = np.eye(10)[train_set.labels], np.roll(train_set.labels, 1)
+    taught = [
+        list(
+            training.fit(tiny_model(), train_set.relabel(named), valid, QUICK, targets=targets).history[
+                "loss"
+            ]
+        )
+        for named, targets in ((train_set.labels, None), (moved, one_hot), (moved, None))
+    ]
+    assert taught[0] == taught[1] != taught[2]
+
+
+@pytest.mark.parametrize("targets", [np.ones(72), np.ones((3, 10)), -np.ones((72, 10)), np.zeros((72, 10))])
+def test_targets_are_a_row_of_classes_an_image(images, targets):
+    with pytest.raises(DataError, match="Targets of shape"):
+        training.fit(tiny_model(), *images, QUICK, targets=targets)
 
 
 def test_statistics_of_the_training_images_come_before_training(images):
@@ -591,14 +600,8 @@ def test_what_does_not_fit_is_refused_before_training(images):
         training.fit(tiny_model(), train_set, valid.take([]), QUICK)
     with pytest.raises(RunError, match="chapter/name"):
         training.fit(tiny_model(), train_set, valid, QUICK, run="vgg")
-    with pytest.raises(RecipeError, match="no noise matrix"):
+    with pytest.raises(RecipeError, match="has no targets"):
         training.fit(tiny_model(), train_set, valid, QUICK.but(loss="forward"))
-
-
-@pytest.mark.parametrize("matrix", [np.eye(3)[:2], np.eye(3) * 2, np.array([[1.5, -0.5], [0, 1]])])
-def test_a_noise_matrix_must_hold_shares(matrix):
-    with pytest.raises(RecipeError, match="one row a true class"):
-        compiling.ForwardCorrection(matrix)
 
 
 def logits_and_labels(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -622,12 +625,10 @@ def test_generalised_cross_entropy_is_that_of_the_paper():
 def test_forward_correction_looks_through_the_noise():
     logits, p, y = logits_and_labels()
     matrix = np.full((4, 4), 0.1) + np.eye(4) * 0.6
-    loss = compiling.loss(QUICK.but(loss="forward", loss_options={"matrix": matrix.tolist()}))
-    assert float(loss(y, logits)) == pytest.approx(-np.log((p @ matrix * y).sum(1)).mean(), rel=1e-5)
-    plain = compiling.loss(QUICK)
-    assert float(compiling.ForwardCorrection(np.eye(4))(y, logits)) == pytest.approx(
-        float(plain(y, logits)), rel=1e-5
-    )
+    loss = compiling.loss(QUICK.but(loss="forward"))
+    likely = labels.likelihoods(y.argmax(1), matrix)
+    assert float(loss(likely, logits)) == pytest.approx(-np.log((p @ matrix * y).sum(1)).mean(), rel=1e-5)
+    assert float(loss(y, logits)) == pytest.approx(float(compiling.loss(QUICK)(y, logits)), rel=1e-5)
 
 
 def rates(recipe: Recipe, steps_per_epoch: int = 10) -> list[float]:

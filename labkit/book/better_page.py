@@ -6,6 +6,7 @@ from labkit.runs import Run
 
 GOALS = {"noisy_cifar": 0.89, "dual_cifar": 0.82, "cifar100": 0.70}  # set before anything was run
 BUDGET = 60  # minutes on two cores
+BITS = {"float32": "32 bits", "mixed_bfloat16": "16 bits, where the processor knows them"}
 
 
 def full() -> str:
@@ -30,18 +31,20 @@ def _line(chapter: str, runs: list[Run]) -> tuple[str, ...]:
     if not runs:
         return (link, goal, "not run yet", "–", "–", "–")
     reached = evaluation.spread([run.metrics["test"]["accuracy"] for run in runs])
-    record = runs[0].record
+    stages = [stage.record for stage in _stages(chapter)]
+    seen = sum(stage["data"]["train"]["n"] * stage["recipe"]["epochs"] for stage in stages)
     return (
         link,
         goal,
         str(reached),
-        f"{sum(stage.seconds for stage in _stages(chapter)) / len(runs) / 60:.0f}",
-        f"{record['model']['parameters']['total']:,}",
-        f"{record['data']['train']['n'] * record['recipe']['epochs']:,}",
+        f"{sum(stage['seconds'] for stage in stages) / len(runs) / 60:.0f}",
+        f"{runs[0].record['model']['parameters']['total']:,}",
+        f"{seen // len(runs):,}",
     )
 
 
 def _how(run: Run) -> str:
     test = run.metrics["test"]
-    says = f"Tested on {test['n']:,} images of {test['source']}."
+    bits = BITS[run.record["recipe"]["precision"]]
+    says = f"Tested on {test['n']:,} images of {test['source']}. Computed in {bits}."
     return markdown.dropdown(f"`{run.name}`, seed {run.seed}", says, markdown.code(run.record["command"]))

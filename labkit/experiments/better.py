@@ -1,12 +1,11 @@
 """A first step past the reports: one small network on the chapters' data, meant for an hour on two cores."""
 
 from dataclasses import replace
-from functools import partial
 
 import keras
 import numpy as np
 
-from labkit import data, evaluation, models, recipes, training
+from labkit import data, evaluation, labels, models, recipes, training
 from labkit.chapters import Settings
 from labkit.data import ImageSet
 from labkit.experiments import cifar100, dual_cifar, noisy_cifar
@@ -54,41 +53,37 @@ def hundred(settings: Settings) -> Run:
 
 
 def noisy(settings: Settings) -> Run:
-    """A teacher learns through the noise matrix; a student learns what teacher and given label agree on."""
+    """A teacher learns true labels and, through the noise matrix, given ones; a student learns what it says.
+
+    It says how probable each class is for an image; Bayes' rule joins that with the label as given.
+    """
     settings = noisy_cifar.brief(settings, NETWORK)
     parts = noisy_cifar.split(settings)
     test = noisy_cifar.unseen(settings) or parts.test
+    images = data.join(parts.kept, parts.unsure)
     matrix = noisy_cifar.noise_matrix(parts.judge_train)
-    teacher = models.build(NETWORK, seed=settings.seed)
-    how = recipe(settings, "better_noisy_teacher").but(loss_options={"matrix": matrix.tolist()})
-    fit = partial(training.fit, runs=settings.runs)
-    name = f"noisy_cifar/better_teacher-{settings.protocol}"
-    first = fit(teacher, parts.noisy, parts.valid, how, run=name)
-    scored(first, teacher, test)
-    believed, sure = labelled(teacher, parts.unsure, matrix)
-    student = models.build(NETWORK, seed=settings.seed + 1)
-    run = fit(
-        student,
-        data.join(parts.kept, believed),
-        parts.valid,
-        recipe(settings, "better_noisy_student"),
-        run=f"noisy_cifar/better-{settings.protocol}",
-        sample_weights=np.concatenate([np.ones(len(parts.kept)), sure]),
-    )
-    return scored(run, student, test)
+    given = labels.likelihoods(parts.unsure.labels, matrix)
+    likely = np.concatenate([np.eye(len(matrix))[parts.kept.labels], given])
 
+    def learn(name: str, how: str, seed: int, targets: np.ndarray) -> tuple[keras.Model, Run]:
+        model = models.build(NETWORK, seed=seed)
+        run = training.fit(
+            model,
+            images,
+            parts.valid,
+            recipe(settings, how),
+            run=f"noisy_cifar/{name}-{settings.protocol}",
+            runs=settings.runs,
+            targets=targets,
+        )
+        return model, scored(run, model, test)
 
-def labelled(teacher: keras.Model, images: ImageSet, matrix: np.ndarray) -> tuple[ImageSet, np.ndarray]:
-    """The likeliest true label of each image by Bayes' rule, and its probability.
-
-    The teacher says how likely each class is for the image, the matrix how likely the given label then is.
-    """
+    teacher, _ = learn("better_teacher", "better_noisy_teacher", settings.seed, likely)
     opinion = evaluation.predict(teacher, images, flip=True).probabilities
-    posterior = opinion * matrix[:, images.labels].T
-    posterior /= posterior.sum(axis=1, keepdims=True)
-    return images.relabel(posterior.argmax(axis=1)), posterior.max(axis=1)
+    believed = labels.posterior(opinion, likely)
+    return learn("better", "better_noisy_student", settings.seed + 1, believed)[1]
 
 
-register("noisy_cifar/better", "A small network that weighs labels by what a first one thinks.", noisy)
+register("noisy_cifar/better", "A small network that learns what a first one makes of every label.", noisy)
 register("dual_cifar/better", "A small network with one head for all pairs, on moved components.", dual)
 register("cifar100/better", "A small network with a one-cycle rate.", hundred)

@@ -142,11 +142,12 @@ def train(
     model: keras.Model,
     parts: tuple[ImageSet, ImageSet | None],
     recipe: Recipe,
+    **options: Any,
 ) -> Run:
     """Fit one stage, named after the model, the stage and the protocol, on (train, valid)."""
     name = f"noisy_cifar/{stage}-{settings.protocol}"
     once = model.name == "inception_transfer"  # its features never change
-    return training.fit(model, *parts, recipe, run=name, runs=settings.runs, frozen_once=once)
+    return training.fit(model, *parts, recipe, run=name, runs=settings.runs, frozen_once=once, **options)
 
 
 def scored(run: Run, model: keras.Model, part: str, images: ImageSet) -> Run:
@@ -316,8 +317,9 @@ def forward_loss(settings: Settings, parts: NoisySplit, name: str) -> tuple[kera
     """Train through the noise matrix estimated on the judge's images (Patrini 2017, arXiv:1609.03683)."""
     matrix = noise_matrix(parts.judge_train)
     model = build(settings, name)
-    how = recipe(settings, "noisy_forward", loss_options={"matrix": matrix.tolist()})
-    run = train(settings, f"{name}_forward", model, (parts.noisy, parts.valid), how)
+    likely = labels.likelihoods(parts.noisy.labels, matrix)
+    how = recipe(settings, "noisy_forward")
+    run = train(settings, f"{name}_forward", model, (parts.noisy, parts.valid), how, targets=likely)
     return model, scored_classifier(run, model, parts)
 
 

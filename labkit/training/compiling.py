@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import keras
-import numpy as np
 from keras import ops
 
 from labkit.errors import RecipeError
@@ -94,7 +93,7 @@ def loss(recipe: Recipe) -> keras.losses.Loss:
     if recipe.loss == "gce":
         return GeneralizedCrossEntropy(recipe.loss_options.get("q", 0.7))
     if recipe.loss == "forward":
-        return ForwardCorrection(recipe.loss_options.get("matrix"))
+        return ForwardCorrection()
     return keras.losses.CategoricalCrossentropy(from_logits=True)
 
 
@@ -124,37 +123,14 @@ class GeneralizedCrossEntropy(keras.losses.Loss):
 
 @keras.saving.register_keras_serializable(package="labkit")
 class ForwardCorrection(keras.losses.Loss):
-    """Cross-entropy of the noisy label under the noise matrix (Patrini 2017, arXiv:1609.03683)."""
+    """Cross-entropy of the label as given, seen through the noise (Patrini 2017, arXiv:1609.03683).
 
-    def __init__(self, matrix, **options):
-        """Take the matrix of shares: row a true class, column the label given."""
-        super().__init__(**options)
-        self.matrix = _checked_matrix(matrix)
+    The target says how likely that label is under each true class; for a label that is sure it is one-hot.
+    """
 
     def call(self, y_true, y_pred):
-        """Compare labels with the model's opinion on the truth, seen through the noise."""
-        noisy = ops.matmul(ops.softmax(y_pred), ops.convert_to_tensor(self.matrix))
-        return -ops.sum(y_true * ops.log(ops.maximum(noisy, 1e-7)), axis=-1)
-
-    def get_config(self):
-        """Give what the constructor takes."""
-        return super().get_config() | {"matrix": self.matrix.tolist()}
-
-
-def _checked_matrix(matrix) -> np.ndarray:
-    if matrix is None:
-        raise RecipeError(
-            "The loss 'forward' has no noise matrix.",
-            mend="estimate one with labels.transition, and give it as loss_options={'matrix': ...}",
-        )
-    matrix = np.asarray(matrix, "float32")
-    square = matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1]
-    if not square or (matrix < 0).any() or not np.allclose(matrix.sum(1), 1, atol=1e-3):
-        raise RecipeError(
-            f"The noise matrix has shape {matrix.shape}, and rows that do not sum to 1.",
-            expected="one row a true class with the shares of the labels given",
-        )
-    return matrix
+        """Weigh the model's opinion on the truth by what each truth would make of the label."""
+        return -ops.log(ops.maximum(ops.sum(y_true * ops.softmax(y_pred), axis=-1), 1e-7))
 
 
 @contextmanager

@@ -45,7 +45,7 @@ class _Job:
     valid: ImageSet | None
     recipe: Recipe
     devices: int
-    sample_weights: np.ndarray | None
+    targets: np.ndarray | None
     save_every: float
     until: int | None
     frozen_once: bool = False
@@ -77,7 +77,7 @@ def fit(
     run: str | None = None,
     runs: str | os.PathLike | None = None,
     devices: int | None = None,
-    sample_weights: np.ndarray | None = None,
+    targets: np.ndarray | None = None,
     save_every: float = 2.0,
     until: int | None = None,
     frozen_once: bool = False,
@@ -88,14 +88,14 @@ def fit(
     - `run`: the name, such as "noisy_cifar/vgg", under which the run is kept; None keeps nothing.
     - `runs`: the folder of all runs; $LABKIT_RUNS or _build/runs by default.
     - `devices`: how many devices share each batch; $LABKIT_DEVICES or 1 by default.
-    - `sample_weights`: what each training image counts.
+    - `targets`: what to learn of each training image, a row of classes, in place of its label.
     - `save_every`: least seconds between two saved states. A killed run loses those and the epoch it was in.
     - `until`: stop after this many epochs for now; the next call goes on.
     - `frozen_once`: compute what the frozen layers below the first trained one give once, not every epoch.
     - `command`: what makes this run again; $LABKIT_COMMAND by default.
     """
     devices = asked() if devices is None else devices
-    job = _Job(model, train, valid, recipe, devices, sample_weights, save_every, until, frozen_once)
+    job = _Job(model, train, valid, recipe, devices, targets, save_every, until, frozen_once)
     _check(job)
     if any(hasattr(layer, "adapt") for layer in model.layers):
         models.adapt(model, train.epoch(0).images if isinstance(train, PairStream) else train.images)
@@ -137,18 +137,28 @@ def _check(job: _Job) -> None:
             "Frozen layers see other images every epoch, so their output cannot be computed once.",
             mend="leave out the augmentation, or frozen_once",
         )
-    if job.heads and job.recipe.loss == "forward":
-        raise RecipeError("The loss 'forward' is for models with one head.")
     for part, images in (("training", job.train), ("validation", job.valid)):
         if images is not None:
             _check_fits(job.model, images, part)
-    weights = job.sample_weights
-    if weights is not None and (
-        np.shape(weights) != (len(job.train),) or not np.isfinite(weights).all() or np.min(weights) < 0
-    ):
+    _check_targets(job)
+
+
+def _check_targets(job: _Job) -> None:
+    targets = job.targets
+    if targets is None:
+        if job.recipe.loss == "forward":
+            raise RecipeError(
+                "The loss 'forward' has no targets.",
+                mend="estimate the noise with labels.transition, and give targets=labels.likelihoods(...)",
+            )
+        return
+    if job.heads:
+        raise RecipeError("Targets in place of labels are for models with one head.")
+    fits = np.shape(targets) == (len(job.train), len(job.train.classes))
+    if not fits or not np.isfinite(targets).all() or np.min(targets) < 0 or not np.any(targets, axis=1).all():
         raise DataError(
-            f"Sample weights of shape {np.shape(weights)} came with {len(job.train)} images.",
-            expected="one finite number, 0 or more, an image",
+            f"Targets of shape {np.shape(targets)} came with {len(job.train)} images.",
+            expected="one row an image of finite numbers from 0 up, one a class, not all of them 0",
         )
 
 
@@ -193,18 +203,18 @@ def _identity(job: _Job) -> dict[str, Any]:
     model = model_record(job.model)
     sets = {"train": job.train, "valid": job.valid}
     data = {part: images and _images_record(images) for part, images in sets.items()}
-    weights = None if job.sample_weights is None else array_digest(job.sample_weights)
+    targets = None if job.targets is None else array_digest(job.targets)
     deciding = {
         "model": [model["architecture"], model["initial_weights"]],
         "recipe": job.recipe.as_dict(),
-        "data": [*(images and images["fingerprint"] for images in data.values()), weights],
+        "data": [*(images and images["fingerprint"] for images in data.values()), targets],
         "backend": keras.backend.backend(),
         "devices": [job.devices, bool(machine.accelerators())],
         "frozen_once": job.frozen_once,
         "versions": libraries(),
         "source": source_digest(),
     }
-    return {"key": key(deciding), "model": model, "data": data | {"sample_weights": weights}}
+    return {"key": key(deciding), "model": model, "data": data | {"targets": targets}}
 
 
 def _new_record(job: _Job, name: str, identity: Mapping[str, Any], command: str | None) -> dict[str, Any]:
@@ -401,7 +411,7 @@ def _run_epochs(job: _Job, model: keras.Model, name: str, closing: Closing) -> N
         augment=recipe.augment,
         partners=recipe.partners,
         label_smoothing=recipe.label_smoothing,
-        weights=job.sample_weights,
+        targets=job.targets,
     )
     feed = shared(batches, job.devices)
     compile_model(model, recipe, len(feed))
