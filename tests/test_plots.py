@@ -217,6 +217,16 @@ def test_confusion_of_100_classes_parts_groups_and_names_no_class():
     assert not [text for text in said(ax) if text.isdigit()]
 
 
+def test_long_notes_and_long_names_stay_within_the_figure():
+    summary = predictions(20, 400).summary()
+    summary["classes"] = [f"large omnivores and herbivores {number}" for number in range(20)]
+    summary["source"] = "folder cifar-100-binary (5,000 of 10,000 test images)"
+    for figure in (plots.confusion(summary, name="superclasses").figure, plots.per_class(summary).figure):
+        figure.draw_without_rendering()
+        drawn = figure.get_tightbbox()
+        assert drawn.x0 >= -0.02 and drawn.x1 <= figure.get_figwidth() + 0.02
+
+
 def test_confusion_refuses_wrong_groups_and_two_heads():
     with pytest.raises(ParameterError, match="4 classes need as many"):
         plots.confusion(predictions(), groups=[0, 1])

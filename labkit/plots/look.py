@@ -4,6 +4,7 @@ import base64
 import io
 import re
 import sys
+import textwrap
 from collections.abc import Sequence
 from functools import partial
 
@@ -27,6 +28,8 @@ SHADES = LinearSegmentedColormap.from_list("shades", ["#FFFFFF", "#CFE3F1", "#5F
 _PNG = re.compile(r'data:image/png;base64,\s*([^"]+)"')
 HEAVY = 150_000  # bytes of a figure from which on its pictures are packed with next to no loss
 LARGEST = 400_000  # bytes of one figure on a page
+NOTE = 70  # letters in a line under a title: what fits beside the longest names of classes
+LINE = 11  # points from one of its lines to the next
 WIDTH = 7.0  # inches: 672 pixels on the page, the width of its text
 
 RC = {
@@ -107,15 +110,17 @@ def axes(ax: Axes | None, height: float, width: float = WIDTH) -> Axes:
 
 def title(ax: Axes, text: str, note: str = "", lift: float = 0) -> None:
     """A title flush left, below it a muted note: whose data, how many; `lift` leaves room for a legend."""
-    pad = lift + (18 if note else 8)
+    lines = textwrap.wrap(note, NOTE)
+    pad = lift + (7 + LINE * len(lines) if lines else 8)
     ax.set_title(text, loc="left", fontsize=10.5, fontweight="bold", color=INK, pad=pad)
-    if note:
+    if lines:
         ax.annotate(
-            note,
+            "\n".join(lines),
             (0, 1),
             xycoords="axes fraction",
-            xytext=(0, lift + 6),
+            xytext=(0, lift + 4),
             textcoords="offset points",
+            verticalalignment="bottom",
             fontsize=8.5,
             color=MUTED,
         )
