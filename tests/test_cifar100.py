@@ -454,6 +454,14 @@ def test_a_run_in_fewer_bits_says_so_beside_its_figure(records):
     assert results.recorded_grid()["note"].tolist() == ["in bfloat16"]
 
 
+def test_runs_in_fewer_bits_are_named_beside_the_others_that_count(records):
+    records += [run_of("custom_vgg", value, seed=seed) for seed, value in enumerate([0.49, 0.45])]
+    records[1].record["recipe"]["precision"] = "mixed_bfloat16"
+    assert "`custom_vgg` 0.4900 (-0.0154; in bfloat16 0.4500)" in says.answers().data
+    del records[0]
+    assert "; in bfloat16" not in says.answers().data
+
+
 @pytest.mark.parametrize(
     ("cutmix", "seeds", "outcome"),
     [

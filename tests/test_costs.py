@@ -100,10 +100,9 @@ def test_the_fastest_epoch_tells_what_a_run_costs_a_machine_with_nothing_else_to
 
 def test_an_epoch_that_hardly_trains_does_not_make_its_network_look_slow():
     """One batch of 64 images trains, and 10,000 validate."""
-    found = costs.checked(CORES, costs.model_families())
-    ours = found[found["family"] == "vgg"]
-    assert "cifar100/custom_vgg_cutmix_one_batch_as_run" in set(ours["run"]) and len(ours) > 1
-    assert ours["measured"].max() < 2 * ours["measured"].min()
+    found = costs.checked(CORES, costs.model_families()).set_index("run")["measured"]
+    one_batch = found["cifar100/custom_vgg_cutmix_one_batch_as_run"]
+    assert one_batch == pytest.approx(found["cifar100/custom_vgg"], rel=0.5)
 
 
 class Cards:

@@ -62,10 +62,10 @@ def noisy(settings: Settings) -> Run:
     test = noisy_cifar.unseen(settings) or parts.test
     images = data.join(parts.kept, parts.unsure)
     matrix = noisy_cifar.noise_matrix(parts.judge_train)
-    given = labels.likelihoods(parts.unsure.labels, matrix)
-    likely = np.concatenate([np.eye(len(matrix))[parts.kept.labels], given])
+    known = np.eye(len(matrix))[parts.kept.labels]
+    likely = labels.likelihoods(parts.unsure.labels, matrix)
 
-    def learn(name: str, how: str, seed: int, targets: np.ndarray) -> tuple[keras.Model, Run]:
+    def learn(name: str, how: str, seed: int, others: np.ndarray) -> tuple[keras.Model, Run]:
         model = models.build(NETWORK, seed=seed)
         run = training.fit(
             model,
@@ -74,12 +74,12 @@ def noisy(settings: Settings) -> Run:
             recipe(settings, how),
             run=f"noisy_cifar/{name}-{settings.protocol}",
             runs=settings.runs,
-            targets=targets,
+            targets=np.concatenate([known, others]),
         )
         return model, scored(run, model, test)
 
     teacher, _ = learn("better_teacher", "better_noisy_teacher", settings.seed, likely)
-    opinion = evaluation.predict(teacher, images, flip=True).probabilities
+    opinion = evaluation.predict(teacher, parts.unsure, flip=True).probabilities
     believed = labels.posterior(opinion, likely)
     return learn("better", "better_noisy_student", settings.seed + 1, believed)[1]
 

@@ -222,11 +222,19 @@ def _near(rows: Mapping[str, Row]) -> str:
     if not far:
         return f"Without augmentation: none of {missing} is recorded on real data yet."
     words = {name: " ".join(filter(None, [f"`{name}`", unlike(sides[name].runs[0])])) for name in far}
-    said = ", ".join(f"{words[name]} {sides[name]} ({value:+.4f})" for name, value in far.items())
+    said = ", ".join(
+        f"{words[name]} {side} ({far[name]:+.4f}{_aside(name, side)})" for name, side in sides.items()
+    )
     outside = [f"`{name}`" for name, value in far.items() if abs(value) > NEAR]
     judged = f"{', '.join(outside)} further than {NEAR} from it" if outside else f"within {NEAR} of it"
     left = f"; {missing} not recorded yet" if missing else ""
     return f"Without augmentation, and how far from report 004: {said}; {judged}{left}."
+
+
+def _aside(name: str, side: Side) -> str:
+    """What records of the same network say that computed in fewer bits, and that its mean leaves out."""
+    left = tuple(filter(scoreboard.in_fewer_bits, scoreboard.recorded(f"cifar100/{name}")))
+    return f"; in bfloat16 {Side(side.metric, left)}" if left and left[0] not in side.runs else ""
 
 
 def _augmented(sides: Mapping[str, Side], model: str) -> str:
