@@ -20,6 +20,8 @@ from labkit.scoreboard import PASSES, THROUGHPUT, Work
 
 CORES, GPU = "2 cores", "one H200"
 MACHINES = (CORES, GPU)
+WIDE = "AVX-512"  # what the two cores compute with, those of records that do not say included
+NARROW = "2 cores without AVX-512"  # known by a few records, and by how much slower they are
 TOLERANCE = 0.3
 # Multiply-adds a second, for where none were measured: NVIDIA's data sheet has them for dense bfloat16.
 AT_BEST = {GPU: 989e12 / 2}
@@ -76,7 +78,20 @@ def _machine(run: Run) -> str | None:
     hardware, devices = run.record["hardware"], run.record["devices"]
     if hardware["gpu"]:
         return GPU if "H200" in hardware["gpu"] and devices == 1 else None
-    return CORES if hardware["cores"] == 2 else None
+    if hardware["cores"] != 2:
+        return None
+    return CORES if hardware.get("vectors", WIDE) == WIDE else NARROW
+
+
+def narrow(families: Mapping[str, str]) -> pd.Series:
+    """How many times the estimate for two cores the records took that were made without wide vectors."""
+    usual = speed(CORES, families)
+    found = samples(NARROW, families)
+    return pd.Series(
+        [sample.seconds / usual.seconds(sample.macs, sample.family) for sample in found],
+        index=[sample.name for sample in found],
+        dtype=float,
+    )
 
 
 def speed(machine: str, families: Mapping[str, str]) -> Speed | None:

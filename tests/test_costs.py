@@ -73,10 +73,25 @@ def test_a_run_in_fewer_bits_says_nothing_about_the_usual_speed():
     assert len(costs.samples(CORES, FAMILIES, [usual, faster])) == 1
 
 
+def test_cores_without_wide_vectors_tell_how_much_slower_they_are_and_nothing_else(monkeypatch):
+    usual = scoreboard.recorded("cifar100/mlp")[0]
+    record = copy.deepcopy(dict(usual.record))
+    record["hardware"]["vectors"] = "AVX2"
+    record["history"]["seconds"] = [3 * seconds for seconds in record["history"]["seconds"]]
+    slower = replace(usual, record=record)
+    monkeypatch.setattr(scoreboard, "recorded", lambda name="*": [usual, slower])
+    assert list(costs.checked(CORES, FAMILIES)["run"]) == ["cifar100/mlp"]
+    found = costs.narrow(FAMILIES)
+    alone = costs.checked(CORES, FAMILIES)
+    assert found["cifar100/mlp"] == pytest.approx(3 * (alone["measured"] / alone["estimated"]).item())
+    assert f"took {found.median():.1f} times as long as estimated" in cost_page.full(Cards)
+
+
 def test_every_record_in_thirty_two_bits_stands_beside_its_estimate():
     found = costs.checked(CORES, FAMILIES)
     usual = (run for run in scoreboard.recorded() if run.record["recipe"]["precision"] == "float32")
-    known = [run for run in usual if run.record["hardware"]["cores"] == 2]
+    machines = ((run, run.record["hardware"]) for run in usual)
+    known = [run for run, on in machines if on["cores"] == 2 and on.get("vectors") in (None, costs.WIDE)]
     wanted = [run.name for run in known if run.epochs and not run.record["hardware"]["gpu"]]
     assert list(found["run"]) == wanted and len(found)
     assert found["estimated"].gt(0).all()

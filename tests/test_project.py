@@ -2,6 +2,7 @@
 
 import fnmatch
 import json
+import os
 import re
 import shlex
 import shutil
@@ -80,6 +81,16 @@ def test_a_command_in_prose_names_what_exists(command):
     named = re.search(r"CHAPTER=(\w+)", command)  # a build of all chapters takes what every chapter has
     chapter = named[1] if named else "animals" if words[0] == "make" else Path(words[1]).stem
     assert set(names) <= {parameter.name for parameter in chapters.parameters(chapter)}
+
+
+@pytest.mark.parametrize(("given", "kept"), [({}, "1"), ({"TF_ENABLE_ONEDNN_OPTS": "0"}, "0")])
+def test_the_package_asks_for_onednn_unless_it_is_told_not_to(given, kept):
+    shown = "import os, labkit; print(os.environ['TF_ENABLE_ONEDNN_OPTS'])"
+    others = {name: value for name, value in os.environ.items() if name != "TF_ENABLE_ONEDNN_OPTS"}
+    done = subprocess.run(
+        [sys.executable, "-c", shown], env=others | given, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == kept
 
 
 def slow_on_another_backend(command):

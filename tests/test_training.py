@@ -18,7 +18,7 @@ from labkit import data, labels, models, runs, training
 from labkit.errors import DataError, ModelError, ParameterError, RecipeError, RunError
 from labkit.recipes import RECIPES, Recipe
 from labkit.runs.record import LOCK, RECORD
-from labkit.training import compiling, failures, fitting, folds, keys, progress
+from labkit.training import compiling, failures, fitting, folds, keys, machine, progress
 from labkit.training.callbacks import seed_generators
 from labkit.training.features import split_at_frozen
 
@@ -730,3 +730,10 @@ def test_a_command_is_recorded_without_places_of_this_machine(images, monkeypatc
     monkeypatch.setenv("LABKIT_COMMAND", "python -m labkit run tests/tiny --data /srv/me/cifar --seed 0")
     run = training.fit(tiny_model(), *images, QUICK.but(epochs=0))
     assert run.record["command"] == "python -m labkit run tests/tiny --data cifar --seed 0"
+
+
+def test_the_widest_vectors_of_a_processor_are_recorded():
+    assert machine._widest("fpu avx avx2 avx512f avx512_bf16") == "AVX-512"
+    assert machine._widest("fpu avx avx2") == "AVX2"
+    assert machine._widest("fpu sse2") is None and machine._widest("") is None
+    assert machine.hardware()["vectors"] in (None, *machine.VECTORS.values())

@@ -108,9 +108,10 @@ def _origin(rows: list[Row]) -> str:
 
 
 def hardware(run: Run) -> str:
-    """The graphics processor of a run, or else its processor and cores."""
+    """The graphics processor of a run, or else its processor and cores, and their vectors where known."""
     found = run.record["hardware"]
-    return found["gpu"] or f"{found['cpu']}, {found['cores']} cores"
+    vectors = f", {found['vectors']}" if found.get("vectors") else ""
+    return found["gpu"] or f"{found['cpu']}, {found['cores']} cores{vectors}"
 
 
 def _figure(value: float | None) -> str:
