@@ -73,7 +73,9 @@ SCHEMA: dict[str, Any] = {
             "seed": _COUNT,
             "backend": _TEXT,
             "devices": _COUNT,
-            "hardware": _object({"cpu": _TEXT, "cores": _COUNT, "gpu": _MAYBE_TEXT}),
+            "hardware": _object(
+                {"cpu": _TEXT, "cores": _COUNT, "gpu": _MAYBE_TEXT}, {"vectors": _MAYBE_TEXT}
+            ),
             "versions": {"type": "object", "additionalProperties": _TEXT, "minProperties": 1},
             "git": {"anyOf": [_object({"commit": _TEXT, "changed": {"type": "boolean"}}), {"type": "null"}]},
             "source": _DIGEST,

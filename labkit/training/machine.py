@@ -12,6 +12,7 @@ import keras
 
 import labkit
 
+VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2"}  # by the flag of each, the wider first
 _BACKEND_PACKAGES = {"tensorflow": ("tensorflow", "tensorflow-cpu"), "jax": ("jax",), "torch": ("torch",)}
 
 
@@ -25,22 +26,26 @@ def accelerators() -> list[str]:
 
 
 def hardware() -> dict[str, Any]:
-    """Names of processor and graphics processor, and the number of cores this process may use."""
+    """Names of processor and graphics processor, the number of cores this process may use, their vectors."""
     usable = getattr(os, "sched_getaffinity", None)
     return {
-        "cpu": _cpu_name(),
+        "cpu": _cpu("model name") or platform.processor() or platform.machine() or "unknown",
+        "vectors": _widest(_cpu("flags") or ""),
         "cores": len(usable(0)) if usable else os.cpu_count() or 1,
         "gpu": _gpu_name() if accelerators() else None,
     }
 
 
-def _cpu_name() -> str:
+def _cpu(line: str) -> str | None:
+    """What the system says of the processor under a name; None where it says nothing."""
     info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine() or "unknown"
+    lines = info.read_text().splitlines() if info.exists() else ()
+    return next((found.split(":", 1)[1].strip() for found in lines if found.startswith(line)), None)
+
+
+def _widest(flags: str) -> str | None:
+    """The widest vectors a processor computes with: two of one name may differ in them, and so in speed."""
+    return next((name for flag, name in VECTORS.items() if flag in flags.split()), None)
 
 
 def _gpu_name() -> str | None:
