@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from labkit import data, evaluation, models, protocols, recipes, training
+from labkit import data, evaluation, models, protocols, recipes, scoreboard, training
 from labkit.chapters import Settings
 from labkit.data import ImageSet
 from labkit.errors import ModelError
@@ -32,6 +32,7 @@ FEW = {
     "full": {},
 }
 CHECKED = 16  # photos at most in a run that has nothing to show but that its network trains
+LEAST = 16  # photos in a batch whose averages normalization can use
 Parts = tuple[ImageSet, ImageSet, ImageSet]
 
 
@@ -141,9 +142,26 @@ def trained(settings: Settings, name: str, *, as_run: bool = False) -> tuple[ker
     """One of the report's own networks trained from scratch, and its run."""
     parts = photos(settings, name)
     model = build(settings, name, **({"as_run": True} if as_run else {}))
-    recipe = _recipe(settings, SCRATCH[name], as_run)
+    recipe = in_as_many_steps(_recipe(settings, SCRATCH[name], as_run), settings, model, len(parts[0]))
     run = training.fit(model, *parts[:2], recipe, run=_name(name, as_run), runs=settings.runs)
     return model, _scored(run, model, parts[2])
+
+
+def in_as_many_steps(recipe: Recipe, settings: Settings, model: keras.Model, photos: int) -> Recipe:
+    """The recipe with a batch in proportion to the photos, for a network with batch normalization.
+
+    Its averages follow the training step by step. In the report's batches a few thousand photos make so few
+    steps an epoch that early stopping ends the training before the averages have caught up with it.
+    """
+    normalizes = any(isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers)
+    if settings.batch or not normalizes:
+        return recipe
+    return recipe.but(batch_size=batch_in_proportion(recipe.batch_size, photos))
+
+
+def batch_in_proportion(batch: int, photos: int) -> int:
+    """The batch that makes as many steps an epoch of these photos as the report's makes of its own."""
+    return min(batch, max(LEAST, round(batch * photos / scoreboard.TRAINED_ON["animals"])))
 
 
 def scratch(settings: Settings, name: str, *, as_run: bool = False) -> Run:

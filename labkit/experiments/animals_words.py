@@ -11,7 +11,7 @@ from IPython.display import Markdown
 from labkit import chapters, models, recipes, scoreboard
 from labkit.chapters import Settings
 from labkit.data import ImageSet
-from labkit.experiments.animals import BACKBONES, SCRATCH, Start, few, slips
+from labkit.experiments.animals import BACKBONES, SCRATCH, Start, batch_in_proportion, few, slips
 from labkit.experiments.animals_results import (
     PRETRAINED,
     REPORTED_CLASSES,
@@ -109,20 +109,23 @@ def _described(run: Run) -> str:
 
 
 def batches(train: ImageSet) -> Markdown:
-    """Why a batch of 258 is as good as one of 256."""
+    """Why a batch of 258 is as good as one of 256, and when neither is good."""
     ours = recipes.RECIPES["report002_resnet"].batch_size
     report = scoreboard.TRAINED_ON["animals"]
     usual = 2 ** round(math.log2(ours))
     steps = {n: [math.ceil(n / size) for size in (ours, usual)] for n in (report, len(train))}
     noise = 100 * (math.sqrt(ours / usual) - 1)
+    fitting = batch_in_proportion(ours, len(train))
     return Markdown(
         f"The report's batch is {ours}, probably a slip for {usual}. On its {report:,} training photos "
         f"{ours} makes {steps[report][0]} steps an epoch and {usual} makes {steps[report][1]}; on the "
         f"{len(train):,} here it is {steps[len(train)][0]} and {steps[len(train)][1]}. The noise of a "
         f"gradient goes with the root of the batch, and changes by {noise:.1f} in a hundred: nothing depends "
-        "on the two more. That a batch is large at all matters more, since few photos then make few steps, "
-        "and batch normalization needs hundreds before its averages have caught up. The `full` profile keeps "
-        f"{ours}; `quick` takes {chapters.CHAPTERS['animals'].profiles['quick'].batch}."
+        "on the two. That a batch is large at all matters more, since few photos then make few steps, "
+        "and batch normalization needs hundreds before its averages have caught up: stopped by validation, "
+        f"such a network would end before. So the `full` profile keeps {ours} for networks without it, and "
+        f"gives the others a batch in proportion to the photos, here {fitting}. `quick` takes "
+        f"{chapters.CHAPTERS['animals'].profiles['quick'].batch} for all."
     )
 
 
