@@ -491,6 +491,32 @@ def test_sizes_are_those_of_the_networks_at_hand(records):
 def test_258_and_256_make_the_same_steps(settings):
     told = words.batches(lab.split(settings)[0]).data
     assert "258 makes 45 steps an epoch and 256 makes 45" in told and "changes by 0.4 in a hundred" in told
+    assert f"in proportion to the photos, here {lab.LEAST}." in told
+
+
+@pytest.mark.parametrize(
+    ("photos", "batch"), [(11_453, 258), (50_000, 258), (2_686, 61), (100, lab.LEAST), (1, lab.LEAST)]
+)
+def test_a_batch_follows_the_photos_and_makes_the_reports_steps(photos, batch):
+    assert lab.batch_in_proportion(258, photos) == batch
+    if lab.LEAST < batch < 258 or photos == 11_453:
+        assert math.ceil(photos / batch) == 45
+
+
+def test_networks_with_batch_normalization_keep_the_steps_and_others_the_batch(settings, monkeypatch):
+    full = chapters.settings("animals", {"profile": "full", "runs": str(settings.runs)})
+    taken = {}
+    monkeypatch.setattr(lab, "split", lambda _: lab._split("synthetic", 75, 0, 60))
+    monkeypatch.setattr(
+        training, "fit", lambda model, train, valid, recipe, run, **_: taken.update({run: recipe.batch_size})
+    )
+    monkeypatch.setattr(lab, "_scored", lambda run, model, test: run)
+    for given in (full, settings):
+        for name in ("simple", "mid", "custom_resnet"):
+            lab.trained(given, name, as_run=name == "custom_resnet")
+        wanted = (258, 258, lab.LEAST) if given is full else (settings.batch,) * 3
+        assert tuple(taken.values()) == wanted
+        taken.clear()
 
 
 def test_noise_and_ranges_in_numbers(settings):
