@@ -233,10 +233,12 @@ def test_a_test_folder_without_labels_can_be_predicted(settings, tmp_path):
 def test_short_profiles_are_brief_with_deep_networks_and_hear_the_readers_epochs(tmp_path):
     smoke = chapters.settings("noisy_cifar", {"runs": str(tmp_path)})
     assert lab.brief(smoke, "cnn1") == smoke
+    slow = lab.brief(smoke, "cnn2")
+    assert (slow.n, slow.batch, slow.epochs) == (smoke.n, lab.SMALL_BATCH, lab.MORE_EPOCHS)
     brief = lab.brief(smoke, "resnet44")
     assert brief.n == lab.BRIEF["smoke"] and brief.epochs == 1
     asked = chapters.settings("noisy_cifar", {"runs": str(tmp_path), "epochs": 3})
-    assert lab.brief(asked, "resnet44").epochs == 3
+    assert [lab.brief(asked, name).epochs for name in ("resnet44", "cnn2")] == [3, 3]
     full = chapters.settings("noisy_cifar", {"runs": str(tmp_path), "profile": "full"})
     assert lab.brief(full, "resnet44") == full
 
