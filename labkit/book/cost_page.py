@@ -87,7 +87,7 @@ def _without_wide_vectors(families: Mapping[str, str]) -> str:
     made = ", ".join(f"`{name}`" for name in dict.fromkeys(ratios.index))
     return (
         f"The two cores of the estimate compute with {costs.WIDE}. Two cores without it took "
-        f"{ratios.median():.1f} times as long as estimated, in the middle of {made}.\n"
+        f"{ratios.median():.1f} times as long as estimated, by the median of {made}.\n"
     )
 
 
