@@ -151,7 +151,7 @@ def in_as_many_steps(recipe: Recipe, settings: Settings, model: keras.Model, pho
     """The recipe with a batch in proportion to the photos, for a network with batch normalization.
 
     Its averages follow the training step by step. In the report's batches a few thousand photos make so few
-    steps an epoch that early stopping ends the training before the averages have caught up with it.
+    steps an epoch that early stopping may end the training before the averages have caught up with it.
     """
     normalizes = any(isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers)
     if settings.batch or not normalizes:

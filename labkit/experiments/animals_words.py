@@ -123,7 +123,7 @@ def batches(train: ImageSet) -> Markdown:
         f"gradient goes with the root of the batch, and changes by {noise:.1f} in a hundred: either will do. "
         "That a batch is large at all matters more, since few photos then make few steps, "
         "and batch normalization needs hundreds before its averages have caught up: stopped by validation, "
-        f"such a network would end before. So the `full` profile keeps {ours} for networks without it, and "
+        f"such a network may end before. So the `full` profile keeps {ours} for networks without it, and "
         f"gives the others a batch in proportion to the photos, here {fitting}. `quick` takes "
         f"{chapters.CHAPTERS['animals'].profiles['quick'].batch} for all."
     )
