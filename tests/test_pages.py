@@ -67,7 +67,8 @@ def test_a_broken_page_is_seen(tmp_path):
         pytest.skip("Chromium is not installed")
     pytest.importorskip("axe_playwright_python", reason="axe is not installed")
     (tmp_path / "page.html").write_text(
-        '<html lang="en"><title>A</title><body><img src="gone.png"><p style="width: 900px">wide</p>'
+        '<html lang="en"><title>A</title><style>[data-theme=dark] i { color: #222; background: #000; }</style>'
+        '<body><img src="gone.png"><p style="width: 900px">wide</p><b style="color: #ddd">pale</b><i>dim</i>'
         '<script src="http://127.0.0.1:9/x.js"></script><script>undefinedName()</script></body></html>'
     )
     (visit,) = browser.visit_all(tmp_path)
@@ -75,3 +76,6 @@ def test_a_broken_page_is_seen(tmp_path):
     assert any("undefinedName" in error for error in visit.errors)
     assert visit.pictures and visit.wider > 0
     assert any("image-alt" in finding for finding in visit.axe)
+    contrast = [finding for finding in visit.axe if "color-contrast" in finding]
+    assert [finding.split(":")[0] for finding in contrast] == ["light", "dark"]
+    assert "(b)" in contrast[0] and "b; i" in contrast[1]

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from itertools import chain, pairwise
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
 
@@ -93,20 +94,39 @@ def test_the_package_asks_for_onednn_unless_it_is_told_not_to(given, kept):
     assert done.stdout.strip() == kept
 
 
-def slow_on_another_backend(command):
-    return pytest.param(command, marks=pytest.mark.long) if "KERAS_BACKEND" in command else command
+PAPERMILL = [line for line in README if "papermill" in line]
 
 
-RUNS = [slow_on_another_backend(line) for line in README if "papermill" in line and "-p data" not in line]
-
-
-@pytest.mark.parametrize("command", RUNS)
-def test_the_readmes_papermill_commands_run(command, project):
+def papermill(command, project):
+    """Run a papermill command of the README in a copy of the project, and give the notebook it wrote."""
     (project / ".venv").mkdir()
     (project / ".venv" / "bin").symlink_to(BIN)
     shown = subprocess.run(command, shell=True, cwd=project, capture_output=True, text=True, check=False)
     assert shown.returncode == 0, shown.stderr
-    assert list(project.glob("*.out.ipynb"))
+    (written,) = project.glob("*.out.ipynb")
+    return nbformat.read(written, as_version=4)
+
+
+@pytest.mark.parametrize("command", PAPERMILL)
+def test_a_papermill_command_of_the_readme_sets_what_it_says(command, project):
+    notebook = papermill(f"{command} --prepare-only", project)
+    (injected,) = [cell for cell in notebook.cells if "injected-parameters" in cell.metadata.get("tags", ())]
+    namespace = {}
+    exec(injected.source, namespace)
+    words = shlex.split(command)
+    chapter = Path(next(word for word in words if word.endswith(".ipynb"))).stem
+    settings = chapters.settings(chapter, namespace)
+    given = {words[place + 1]: words[place + 2] for place, word in enumerate(words) if word == "-p"}
+    assert given and given.keys() <= namespace.keys()
+    assert {name: str(getattr(settings, name)) for name in given} == {
+        name: str(Path(value).expanduser()) for name, value in given.items()
+    }
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("command", [line for line in PAPERMILL if "-p data" not in line])
+def test_a_papermill_command_of_the_readme_runs(command, project):
+    assert any(cell.get("outputs") for cell in papermill(command, project).cells)
 
 
 @pytest.mark.long
