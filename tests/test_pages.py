@@ -67,7 +67,7 @@ def test_a_broken_page_is_seen(tmp_path):
         pytest.skip("Chromium is not installed")
     pytest.importorskip("axe_playwright_python", reason="axe is not installed")
     (tmp_path / "page.html").write_text(
-        '<html lang="en"><title>A</title><style>[data-theme=dark] i { color: #222; background: #000; }</style>'
+        '<html lang="en"><title>A</title><style>[data-theme=dark] i { color: #222; background: #000 }</style>'
         '<body><img src="gone.png"><p style="width: 900px">wide</p><b style="color: #ddd">pale</b><i>dim</i>'
         '<script src="http://127.0.0.1:9/x.js"></script><script>undefinedName()</script></body></html>'
     )

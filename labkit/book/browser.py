@@ -32,7 +32,7 @@ OPTIONS = "preload: false, resultTypes: ['violations']"
 SHOWN = """({violations}) => violations.map((found) =>
   [found.impact, found.id, found.nodes.slice(0, 3).map((node) => node.target.join(' ')).join('; ')])"""
 RULES = f"() => axe.run({{{OPTIONS}, rules: {{'color-contrast': {{enabled: false}}}}}}).then({SHOWN})"
-# Contrast takes longer than all other rules, and is the same wherever letters and ground are: three places of each.
+# Contrast takes longer than all other rules, and is one where letters and ground are: three places of each.
 CONTRAST = f"""() => {{
   const ground = (node) => {{
     const style = getComputedStyle(node);
