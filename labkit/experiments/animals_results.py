@@ -539,10 +539,14 @@ def _way(name: str, photos: int) -> dict[str, str]:
 
 
 def _recorded_seconds(side: Side, photos: int) -> float | None:
-    """What training took on two cores, for so many photos; None where no record says."""
+    """What the epochs take on two cores for so many photos if all are as fast as the fastest; None: no record.
+
+    Whatever else a machine had to do made the others slower.
+    """
     machines = ((run, run.record["hardware"]) for run in side.runs)
     slow = [run for run, machine in machines if machine["gpu"] is None and machine["cores"] == 2]
-    return median(run.seconds * photos / photo_set(run)[1] for run in slow) if slow else None
+    times = [min(run.record["history"]["seconds"]) * run.epochs / photo_set(run)[1] for run in slow]
+    return photos * median(times) if times else None
 
 
 def final(made: Mapping[str, Run]) -> Run:
