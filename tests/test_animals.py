@@ -327,6 +327,15 @@ def test_a_line_has_the_report_the_record_and_this_execution(records):
     assert "**report 002** not printed" in results.beside("xception_finetune", {}).data
 
 
+def test_a_check_has_no_accuracy_and_no_curve(records):
+    made = {"simple": run_of("simple", 0.25, kept=True, data=drawn(8))}
+    line = results.beside("simple", made).data
+    assert "own photos; not on record yet; **this execution** trained it on 8 photos" in line
+    assert "0.25" not in line
+    assert "too few photos for a curve, and it is not on record yet" in results.curves("simple", made).data
+    assert "was not trained, and it is not on record yet" in results.curves("mid", made).data
+
+
 def test_figures_are_drawn_of_records_where_this_execution_had_no_photos(records):
     made = {name: run_of(name, 0.2, kept=True, data=drawn()) for name in ("simple", "mid")}
     assert results.shown(lab.SCRATCH, made) == (made, "this execution, since none of them is on record yet")

@@ -146,7 +146,7 @@ def beside(name: str, made: Mapping[str, Run]) -> Markdown:
         parts.append("**report 002** not printed")
     meant, as_run = recorded(name), recorded(f"{name}_as_run")
     kind = " on stand-in photos" if any(map(stand_in, meant.runs)) else ""
-    parts.append(f"**recorded{kind}** {str(meant) or UNTRIED}")
+    parts.append(f"**recorded{kind}** {meant}" if meant.values else UNTRIED)
     if as_run.values:
         parts.append(f"**recorded as the report ran** {as_run}")
     parts.append(f"**this execution** {_here(made.get(name))}")
@@ -157,14 +157,17 @@ def _here(run: Run | None) -> str:
     if run is None:
         return "not asked for"
     test = run.metrics["test"]
+    if is_check(run):
+        return f"trained it on {run.record['data']['train']['n']} photos ({test['source']}), as a check"
     return f"{test['accuracy']:.4f} on {test['n']:,} photos, {test['source']}"
 
 
 def curves(name: str, made: Mapping[str, Run]) -> "Figure | Markdown":
     """Loss and accuracy of the run that `shown` picks; the title says which."""
-    found, _ = shown([name], made)
+    found, _ = shown([name], results_only(made))
     if not found:
-        return Markdown(f"*`{name}` was not trained in this execution and is {UNTRIED}.*")
+        done = "was trained on too few photos for a curve" if name in made else "was not trained"
+        return Markdown(f"*In this execution `{name}` {done}, and it is {UNTRIED}.*")
     run = found[name]
     which = f"recorded, seed {run.seed}" if run.folder is None else "this execution"
     return plots.loss_and_accuracy(run, name=f"{name} ({which}: {photo_set(run)[0]})")
