@@ -542,7 +542,7 @@ def _way(name: str, photos: int) -> dict[str, str]:
 
 
 def _recorded_seconds(side: Side, photos: int) -> float | None:
-    """What the epochs take on two cores for so many photos if all are as fast as the fastest; None: no record.
+    """What the epochs take on two cores for so many photos, each as fast as the fastest; None: no record.
 
     Whatever else a machine had to do made the others slower.
     """
