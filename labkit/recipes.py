@@ -116,7 +116,8 @@ def _phrases(recipe: Recipe) -> Iterable[str]:
         yield "" if recipe.schedule == "constant" else recipe.schedule
     yield _if(recipe.warmup, "warm-up {:g} epochs")
     yield f"batch {recipe.batch_size}"
-    yield f"{recipe.epochs} epochs" + ("" if recipe.patience is None else " at most")
+    epochs = "1 epoch" if recipe.epochs == 1 else f"{recipe.epochs} epochs"
+    yield epochs + ("" if recipe.patience is None else " at most")
     if recipe.patience is not None:
         yield f"stops after {recipe.patience} without a better {recipe.monitor}"
     if recipe.restore_best:
