@@ -233,8 +233,10 @@ def test_a_test_folder_without_labels_can_be_predicted(settings, tmp_path):
 def test_short_profiles_are_brief_with_deep_networks_and_hear_the_readers_epochs(tmp_path):
     smoke = chapters.settings("noisy_cifar", {"runs": str(tmp_path)})
     assert lab.brief(smoke, "cnn1") == smoke
-    slow = lab.brief(smoke, "cnn2")
-    assert (slow.n, slow.batch, slow.epochs) == (smoke.n, lab.SMALL_BATCH, lab.MORE_EPOCHS)
+    quick = chapters.settings("noisy_cifar", {"runs": str(tmp_path), "profile": "quick"})
+    for short in (smoke, quick):
+        slow = lab.brief(short, "cnn2")
+        assert (slow.n, slow.batch, slow.epochs) == (short.n, lab.SMALL_BATCH, lab.MORE_EPOCHS)
     brief = lab.brief(smoke, "resnet44")
     assert brief.n == lab.BRIEF["smoke"] and brief.epochs == 1
     asked = chapters.settings("noisy_cifar", {"runs": str(tmp_path), "epochs": 3})

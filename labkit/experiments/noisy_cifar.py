@@ -33,7 +33,7 @@ IN_EARNEST = {
     "smoke": ("histogram", "cnn1", "cnn2"),
     "quick": ("histogram", "cnn1", "cnn2", "vgg", "resnet8"),
 }
-# Of cnn2 in smoke: its batch normalization needs more steps than few true labels give in a few epochs.
+# Of cnn2 in a short profile: its batch normalization needs more steps than few true labels give in a few epochs.
 SMALL_BATCH, MORE_EPOCHS = 16, 14
 BRIEF = {"smoke": 100, "quick": 2_000}
 COPIED = "vgg_copied_decay"
@@ -113,7 +113,7 @@ def brief(settings: Settings, name: str) -> Settings:
     usual = CHAPTERS["noisy_cifar"].profiles[settings.profile].epochs
     asked = None if settings.epochs == usual else settings.epochs
     if name in IN_EARNEST.get(settings.profile, (name,)):
-        slow = settings.profile == "smoke" and name == "cnn2"
+        slow = settings.profile in IN_EARNEST and name == "cnn2"
         return replace(settings, batch=SMALL_BATCH, epochs=asked or MORE_EPOCHS) if slow else settings
     return replace(
         settings,

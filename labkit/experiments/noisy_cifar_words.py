@@ -58,10 +58,10 @@ def _trains(profile: str) -> str:
     """Which networks a short profile trains in earnest, and how little the others get."""
     usual = CHAPTERS["noisy_cifar"].profiles[profile]
     names = [f"`{name}`" for name in lab.IN_EARNEST[profile] if name != "histogram"]
-    longer = f" (`cnn2` for {lab.MORE_EPOCHS})" if profile == "smoke" else ""
     return (
-        f"{', '.join(names[:-1])} and {names[-1]} train for {usual.epochs} epochs at most{longer} on a set "
-        f"of {usual.n:,} images, the other networks for one epoch on a set of {lab.BRIEF[profile]:,}"
+        f"{', '.join(names[:-1])} and {names[-1]} train for {usual.epochs} epochs at most (`cnn2` for "
+        f"{lab.MORE_EPOCHS}, in small batches) on a set of {usual.n:,} images, the other networks for one "
+        f"epoch on a set of {lab.BRIEF[profile]:,}"
     )
 
 
