@@ -33,7 +33,7 @@ IN_EARNEST = {
     "smoke": ("histogram", "cnn1", "cnn2"),
     "quick": ("histogram", "cnn1", "cnn2", "vgg", "resnet8"),
 }
-# Of cnn2 in a short profile: its batch normalization needs more steps than few true labels give in a few epochs.
+# Of cnn2 in a short profile: few true labels in few epochs are too few steps for its batch normalization.
 SMALL_BATCH, MORE_EPOCHS = 16, 14
 BRIEF = {"smoke": 100, "quick": 2_000}
 COPIED = "vgg_copied_decay"
