@@ -219,7 +219,10 @@ def _gap(leaky: Run) -> str:
         f"Of images that it had never seen in any form, the leaky one names {accuracy(leaky, 'unseen'):.4f}: "
     )
     if points > chance:
-        return f"{said}{points:.1f} points of its test accuracy come from having seen the answers."
+        return (
+            f"{said}{points:.1f} points of its test accuracy, more than the {chance:.1f} that chance allows, "
+            "come from having seen the answers."
+        )
     return f"{said}{points:+.1f} points between the two are within the {chance:.1f} that chance allows."
 
 
