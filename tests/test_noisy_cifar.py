@@ -347,7 +347,8 @@ def test_the_leak_is_more_than_chance_or_said_to_be_none(committed):
         return fake("cct_model2-report000", test=scored(test), unseen=scored(unseen))
 
     committed.append(leaky([[900, 100], [100, 900]], [[700, 300], [300, 700]]))
-    assert "20.0 points of its test accuracy, more than the" in says.leaked()
+    assert "20.0 points of its test accuracy, more than the " in says.leaked()
+    assert " that chance allows, come from having seen the answers." in says.leaked()
     committed[:] = [leaky([[700, 300], [300, 700]], [[705, 295], [295, 705]])]
     assert "-0.5 points between the two are within the 2.8 that chance allows" in says.leaked()
 
