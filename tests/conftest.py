@@ -11,6 +11,8 @@ import nbformat
 import papermill
 import pytest
 
+import labkit  # noqa: F401  before any test imports Keras: it says how TensorFlow computes
+
 ROOT = Path(__file__).resolve().parents[1]
 GENERATED = shutil.ignore_patterns(".*", "_build", "__pycache__", "*.egg-info", "*.out.ipynb")
 

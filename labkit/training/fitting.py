@@ -29,6 +29,7 @@ from labkit.training.compiling import compile_model, precision
 from labkit.training.devices import asked, check_devices, placed, shared
 from labkit.training.failures import explained
 from labkit.training.features import FeatureSet, features, split_at_frozen
+from labkit.training.feeding import Feed, feed
 from labkit.training.keys import array_digest, key, libraries, model_record, source_digest
 from labkit.training.progress import Report, say, style
 
@@ -413,15 +414,15 @@ def _run_epochs(job: _Job, model: keras.Model, name: str, closing: Closing) -> N
         label_smoothing=recipe.label_smoothing,
         targets=job.targets,
     )
-    feed = shared(batches, job.devices)
-    compile_model(model, recipe, len(feed))
+    dealt = shared(batches, job.devices)
+    compile_model(model, recipe, len(dealt))
     model.optimizer.build(model.trainable_variables)
     if closing.restore(model):
         say(f"{name} goes on after epoch {closing.progress.epoch}")
     done, until = closing.progress, recipe.epochs if job.until is None else job.until
     if not done.finished(recipe) and done.epoch < until:
         model.fit(
-            feed,
+            feed(dealt),
             validation_data=_validation(job),
             epochs=recipe.epochs,
             initial_epoch=done.epoch,
@@ -432,10 +433,10 @@ def _run_epochs(job: _Job, model: keras.Model, name: str, closing: Closing) -> N
     closing.finish(model)
 
 
-def _validation(job: _Job) -> keras.utils.PyDataset | None:
+def _validation(job: _Job) -> "Feed | None":
     if job.valid is None:
         return None
-    return shared(Batches(job.valid, job.recipe.batch_size, seed=0, shuffle=False), job.devices)
+    return feed(shared(Batches(job.valid, job.recipe.batch_size, seed=0, shuffle=False), job.devices))
 
 
 def _callbacks(job: _Job, batches: Batches, name: str, closing: Closing) -> list[keras.callbacks.Callback]:

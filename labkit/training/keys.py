@@ -27,6 +27,7 @@ _SOURCES = (
     "training/compiling.py",
     "training/devices.py",
     "training/features.py",
+    "training/feeding.py",
     "training/fitting.py",
 )
 _NOT_ARCHITECTURE = ("compile_config", "build_config", "shared_object_id")
