@@ -2,15 +2,17 @@
 
     python bench/feeding.py
 
-What TensorFlow's first generator data set does to the allocator stays with a process, so each side has one of
-its own, and they take turns. A typical epoch is the median of all but the first, which compiles; where Keras
-feeds, it may hold a second in which nothing happens.
+What TensorFlow's first generator data set does to the allocator stays with a process, so each side has
+processes of its own, and they take turns. All epochs count but the first of each, which compiles. The mean
+beside the fastest tells of what comes and goes: a second at an epoch's end in which nothing happens, and
+memory that goes back to the system at every step, or not, by how the heap happens to lie.
 """
 
 import argparse
 import os
 import subprocess
 import sys
+from statistics import fmean
 
 os.environ.setdefault("LABKIT_PROGRESS", "none")
 
@@ -34,11 +36,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--epoch", nargs=2, metavar=("NETWORK", "FED_BY"), help="print its seconds alone")
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--epochs", nargs=2, metavar=("NETWORK", "SIDE"), help="print their seconds alone")
     given = parser.parse_args()
-    if given.epoch:
-        print(f"{a_typical_epoch(*given.epoch):.6f}")
+    if given.epochs:
+        print(*epochs_of(*given.epochs))
         return
     print(f"The processor's vectors: {hardware()['vectors']}")
     table = pd.DataFrame([both_ways(name, given.repeats) for name in NETWORKS])
@@ -46,39 +48,36 @@ def main() -> None:
 
 
 def both_ways(network: str, repeats: int) -> dict[str, str | int | float]:
-    """Seconds of an epoch fed by Keras and by `labkit`, each in its best process, and their ratio."""
-    times = [[in_a_process(network, fed_by) for fed_by in ("keras", "labkit")] for _ in range(repeats)]
-    keras, ours = map(min, zip(*times, strict=True))
+    """Seconds of an epoch fed by Keras and by `labkit`: fastest, mean, ratio of the means."""
+    sides = {"Keras": [], "labkit": []}
+    for _ in range(repeats):
+        for side, epochs in sides.items():
+            epochs += in_a_process(network, side)
     recipe, images = NETWORKS[network]
-    batch = RECIPES[recipe].batch_size
-    return {
-        "an epoch of": network,
-        "images": images,
-        "batch": batch,
-        "by Keras": keras,
-        "by labkit": ours,
-        "times faster": keras / ours,
-    }
+    row = {"an epoch of": network, "images": images, "batch": RECIPES[recipe].batch_size}
+    for side, epochs in sides.items():
+        row |= {f"{side}, fastest": min(epochs), f"{side}, mean": fmean(epochs)}
+    return row | {"times faster": row["Keras, mean"] / row["labkit, mean"]}
 
 
-def in_a_process(network: str, fed_by: str) -> float:
-    """Seconds of an epoch in a process that feeds in this way."""
-    command = [sys.executable, __file__, "--epoch", network, fed_by]
+def in_a_process(network: str, side: str) -> list[float]:
+    """Seconds of each epoch in a process whose batches this side feeds."""
+    command = [sys.executable, __file__, "--epochs", network, side]
     environment = os.environ | {"KERAS_BACKEND": "tensorflow"}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return float(done.stdout)
+    return [float(seconds) for seconds in done.stdout.split()]
 
 
-def a_typical_epoch(network: str, fed_by: str) -> float:
-    """Seconds of a typical epoch."""
-    if fed_by == "keras":
+def epochs_of(network: str, side: str) -> list[float]:
+    """Seconds of each epoch but the first."""
+    if side == "Keras":
         fitting.feed = lambda batches: batches
     recipe, count = NETWORKS[network]
     images = data.synthetic("cifar10", count * 5 // 4, 0)
     train, valid = images.take(slice(count)), images.take(slice(count, None))
     how = RECIPES[recipe].but(epochs=EPOCHS, patience=None)
     run = training.fit(models.build(network, seed=0), train, valid, how)
-    return run.history["seconds"][1:].median()
+    return list(run.history["seconds"][1:])
 
 
 if __name__ == "__main__":
