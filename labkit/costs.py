@@ -61,13 +61,13 @@ def samples(machine: str, families: Mapping[str, str], runs: Iterable[Run] | Non
 
 
 def _seconds(run: Run) -> float:
-    """Seconds an image in the fastest epoch: whatever else a machine had to do made the others slower.
+    """Seconds an image in the fastest epoch.
 
     An image to validate on is passed forward only, which is a share of what an image to train on takes.
     """
     valid = run.record["data"]["valid"]
     images = run.record["data"]["train"]["n"] + (valid["n"] / PASSES if valid else 0)
-    return min(run.record["history"]["seconds"]) / images
+    return run.fastest_epoch / images
 
 
 def _macs(run: Run) -> int:

@@ -542,13 +542,10 @@ def _way(name: str, photos: int) -> dict[str, str]:
 
 
 def _recorded_seconds(side: Side, photos: int) -> float | None:
-    """What the epochs take on two cores for so many photos, each as fast as the fastest; None: no record.
-
-    Whatever else a machine had to do made the others slower.
-    """
+    """What the epochs take on two cores for so many photos, each as fast as the fastest; None: no record."""
     machines = ((run, run.record["hardware"]) for run in side.runs)
     slow = [run for run, machine in machines if machine["gpu"] is None and machine["cores"] == 2]
-    times = [min(run.record["history"]["seconds"]) * run.epochs / photo_set(run)[1] for run in slow]
+    times = [run.fastest_epoch * run.epochs / photo_set(run)[1] for run in slow]
     return photos * median(times) if times else None
 
 

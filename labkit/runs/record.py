@@ -65,6 +65,11 @@ class Run:
         return self.record["seconds"]
 
     @property
+    def fastest_epoch(self) -> float:
+        """Seconds of the fastest epoch: whatever else a machine had to do made the others slower."""
+        return min(self.record["history"]["seconds"])
+
+    @property
     def metrics(self) -> Mapping[str, Any]:
         """What `score` stored, by part."""
         return self.record["metrics"]
