@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from labkit.data import ImageSet
 
+Arrays: TypeAlias = np.ndarray | dict[str, np.ndarray]  # of one input or head, or by name
+
 __all__ = [
     "Heads",
     "Predictions",
@@ -40,6 +42,7 @@ __all__ = [
     "evaluation",
     "label_predictions",
     "merge",
+    "outputs",
     "pair_interval",
     "per_class_table",
     "predict",
@@ -190,7 +193,7 @@ def _labels_of(model: Callable[[np.ndarray], int], images: np.ndarray) -> np.nda
     return np.asarray(many(images) if many else [model(image) for image in images])
 
 
-def _inputs(model: "keras.Model", images: "ImageSet") -> np.ndarray | dict[str, np.ndarray]:
+def _inputs(model: "keras.Model", images: "ImageSet") -> Arrays:
     """The images alone, or with one-hot hints for a model that sees a label beside each image."""
     if not len(images):
         raise DataError(f"There is no image to predict in {images.source}.", expected="one or more")
@@ -204,29 +207,32 @@ def _inputs(model: "keras.Model", images: "ImageSet") -> np.ndarray | dict[str, 
     return {"image": images.images, "label": np.eye(len(images.classes), dtype=np.float32)[images.hints]}
 
 
-def _mirrored(inputs: np.ndarray | dict[str, np.ndarray]) -> np.ndarray | dict[str, np.ndarray]:
+def _mirrored(inputs: Arrays) -> Arrays:
     if isinstance(inputs, dict):
         return {**inputs, "image": inputs["image"][:, :, ::-1]}
     return inputs[:, :, ::-1]
 
 
-def _probabilities(
-    model: "keras.Model", inputs: np.ndarray | dict[str, np.ndarray], batch_size: int
-) -> dict[str | None, np.ndarray]:
-    """Probabilities by head; a single head goes by the name None."""
-    count = len(next(iter(inputs.values()))) if isinstance(inputs, dict) else len(inputs)
-    if count <= batch_size:  # compiling a deep network takes far longer than one batch without
-        logits = model(inputs, training=False)
-    else:
-        logits = model.predict(inputs, batch_size=batch_size, verbose=0)
-    heads = logits if isinstance(logits, dict) else {None: logits}
-    return {head: _softmax(_array(values)) for head, values in heads.items()}
-
-
-def _array(values: Any) -> np.ndarray:
+def outputs(model: "keras.Model", inputs: Arrays, batch_size: int = 256) -> Arrays:
+    """What a model makes of its inputs, batch by batch; Keras' own `predict` may wait a second at the end."""
     import keras
 
-    return keras.ops.convert_to_numpy(values)
+    count = len(next(iter(inputs.values()))) if isinstance(inputs, dict) else len(inputs)
+    if count <= batch_size:  # compiling a deep network takes far longer than one batch without
+        return keras.tree.map_structure(keras.ops.convert_to_numpy, model(inputs, training=False))
+    spans = [slice(start, start + batch_size) for start in range(0, count, batch_size)]
+    parts = [
+        model.predict_on_batch(keras.tree.map_structure(lambda values, span=span: values[span], inputs))
+        for span in spans
+    ]
+    return keras.tree.map_structure(lambda *pieces: np.concatenate(pieces), *parts)
+
+
+def _probabilities(model: "keras.Model", inputs: Arrays, batch_size: int) -> dict[str | None, np.ndarray]:
+    """Probabilities by head; a single head goes by the name None."""
+    logits = outputs(model, inputs, batch_size)
+    heads = logits if isinstance(logits, dict) else {None: logits}
+    return {head: _softmax(values) for head, values in heads.items()}
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

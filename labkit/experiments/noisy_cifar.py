@@ -196,7 +196,7 @@ def histogram_baseline(settings: Settings, parts: NoisySplit) -> tuple[keras.Mod
     """Logistic regression of the labels as given on colour histograms, as a network of one layer."""
     model = models.build("histogram", seed=settings.seed)
     features = keras.Model(model.input, model.get_layer("logits").input)
-    shares = features.predict(parts.noisy.images, batch_size=1024, verbose=0)
+    shares = evaluation.outputs(features, parts.noisy.images, 1024)
     fitted = LogisticRegression(max_iter=1000).fit(shares, parts.noisy.labels)
     weights, offsets = np.zeros((shares.shape[1], len(parts.test.classes))), np.full(10, -100.0)
     weights[:, fitted.classes_], offsets[fitted.classes_] = fitted.coef_.T, fitted.intercept_

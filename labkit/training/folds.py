@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from labkit import evaluation
 from labkit.data import ImageSet
 from labkit.errors import DataError
 from labkit.recipes import Recipe
@@ -40,7 +41,7 @@ def out_of_fold(
         model = build()
         name = run and f"{run}_fold{number}of{folds}"
         fit(model, train, valid, recipe, run=name, runs=runs, **options)
-        logits = model.predict(images.images[outside], batch_size=256, verbose=0)
+        logits = evaluation.outputs(model, images.images[outside])
         probabilities[outside] = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
     return probabilities
 
