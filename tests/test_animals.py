@@ -298,6 +298,14 @@ def test_depth_is_judged_against_the_shallower_network(records, deep, regularise
     assert words.claims().data.splitlines()[1].count(says) == 2
 
 
+def test_half_of_a_claim_is_told_and_left_open(records):
+    records += three_seeds("mid", 0.6, 0.6, 0.6) + three_seeds("custom_resnet", 0.7, 0.7, 0.7)
+    depth = words.claims().data.splitlines()[1]
+    half = r"as meant: against `mid`, `custom_resnet` \+10.0 ± \S+ points; `resnet_aug` is not on record yet"
+    assert re.search(half, depth)
+    assert depth.endswith("Recorded as run: not on record yet.")
+
+
 def test_luck_counts_seeds_and_photos():
     one, many = (
         Side("test_accuracy", tuple(three_seeds("x", *values))) for values in ((0.6,), (0.6, 0.6, 0.6))

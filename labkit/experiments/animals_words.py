@@ -247,12 +247,15 @@ def _augmentation_holds(ending: str) -> str:
 
 def _depth_holds(ending: str) -> str:
     mid = recorded(f"mid{ending}") if recorded(f"mid{ending}").values else recorded("mid")
-    plain, regularised = (
-        difference(recorded(f"{name}{ending}"), mid) for name in ("custom_resnet", "resnet_aug")
-    )
-    if plain is None or regularised is None:
+    deeper = {name: difference(recorded(f"{name}{ending}"), mid) for name in ("custom_resnet", "resnet_aug")}
+    known = [f"`{name}` {gain}" for name, gain in deeper.items() if gain is not None]
+    missing = [f"`{name}`" for name, gain in deeper.items() if gain is None]
+    if not known:
         return UNTRIED
-    told = f"against `mid`, `custom_resnet` {plain} and `resnet_aug` {regularised}"
+    told = f"against `mid`, {' and '.join(known)}"
+    if missing:
+        return f"{told}; {missing[0]} is {UNTRIED}, so it is open"
+    plain, regularised = deeper.values()
     if plain.clear:
         return f"{told}, so it does not hold: depth alone is enough"
     if not regularised.clear:
