@@ -5,7 +5,7 @@
 What TensorFlow's first generator data set does to the allocator stays with a process, so each side has
 processes of its own, and they take turns. All epochs count but the first of each, which compiles. The mean
 beside the fastest tells of what comes and goes: a second at an epoch's end in which nothing happens, and
-memory that goes back to the system at every step, or not, by how the heap happens to lie.
+memory that goes back to the system at every step, or not, by what the process freed before.
 """
 
 import argparse

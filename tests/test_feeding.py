@@ -71,7 +71,7 @@ def faults():
 
 
 feeding._begin_a_generator_data_set()
-feeding._mallopt()(feeding._MMAP_THRESHOLD, 2**17)  # as in a heap whose last piece is free
+feeding._mallopt()(feeding._MMAP_THRESHOLD, 2**17)  # as where nothing larger was freed before
 given_back = faults()
 assert feeding.keep_freed_memory()
 faults()
