@@ -49,9 +49,9 @@ def _stream(batches: keras.utils.PyDataset) -> "tf.data.Dataset":
 def keep_freed_memory() -> bool:
     """Undo what TensorFlow's first generator data set does to this process; tells whether the system can.
 
-    It sets M_TRIM_THRESHOLD, and with that ends the C library's own adjustment of the size above which an array
-    comes from the system and goes back there: 128 KiB, if none was freed before. A step of a small network then
-    takes as long to get its arrays, page by page, as to compute.
+    It sets M_TRIM_THRESHOLD, and with that ends the C library's own adjustment of the size above which an
+    array comes from the system and goes back there: 128 KiB, if none was freed before. A step of a small
+    network then takes as long to get its arrays, page by page, as to compute.
     """
     mallopt = _mallopt()
     if mallopt is None:
