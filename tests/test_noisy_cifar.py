@@ -236,13 +236,15 @@ def test_short_profiles_are_brief_with_deep_networks_and_hear_the_readers_epochs
     quick = chapters.settings("noisy_cifar", {"runs": str(tmp_path), "profile": "quick"})
     for short in (smoke, quick):
         slow = lab.brief(short, "cnn2")
-        assert (slow.n, slow.batch, slow.epochs) == (short.n, lab.SMALL_BATCH, lab.MORE_EPOCHS)
+        assert (slow.n, slow.batch, slow.epochs) == (short.n, lab.SMALL_BATCH, short.epochs)
+        assert lab.build(short, "cnn2").get_layer("norm").momentum == lab.SHORT_MEMORY
     brief = lab.brief(smoke, "resnet44")
     assert brief.n == lab.BRIEF["smoke"] and brief.epochs == 1
     asked = chapters.settings("noisy_cifar", {"runs": str(tmp_path), "epochs": 3})
     assert [lab.brief(asked, name).epochs for name in ("resnet44", "cnn2")] == [3, 3]
     full = chapters.settings("noisy_cifar", {"runs": str(tmp_path), "profile": "full"})
     assert lab.brief(full, "resnet44") == full
+    assert lab.build(full, "cnn2").get_layer("norm").momentum == 0.99
 
 
 def test_the_plan_follows_the_chosen_models(tmp_path):
@@ -589,4 +591,4 @@ def test_cleaning_beats_training_on_noise_and_both_beat_colours(smoke):
         return sum(part["accuracy"] * part["n"] for part in parts) / sum(part["n"] for part in parts)
 
     colours, noisy, cleaned = map(score, ("histogram_baseline", "cnn1", "cnn2_filter"))
-    assert colours + 0.04 < noisy and noisy + 0.04 < cleaned
+    assert colours + 0.1 < noisy and noisy + 0.1 < cleaned

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -74,6 +74,10 @@ class _Kind:
     shapes: np.ndarray
     textures: np.ndarray
     size: int = 32
+    boxes_behind: int = 3
+    boxes_before: int = 1
+    shift: int = 130
+    turn: int = 16
 
 
 def _cifar100_textures() -> np.ndarray:
@@ -83,7 +87,8 @@ def _cifar100_textures() -> np.ndarray:
 
 _TEN = _Kind(CIFAR10_CLASSES, np.arange(10), np.array([0, 1, 2, 3, 4, 2, 3, 4, 0, 1]))
 KINDS = {
-    "noisy_cifar": _TEN,
+    # Wrong labels make it hard enough: the shape alone, turned and moved little.
+    "noisy_cifar": replace(_TEN, boxes_behind=0, boxes_before=0, shift=65, turn=8),
     "cifar10": _TEN,
     "cifar100": _Kind(CIFAR100_CLASSES, FINE_TO_COARSE, _cifar100_textures()),
     "animals": _Kind(ANIMALS, np.array([0, 2, 3, 7, 9]), np.array([4, 3, 0, 1, 2]), size=100),
@@ -132,9 +137,9 @@ def _paint(labels: np.ndarray, kind: _Kind, draws: np.ndarray, noise: np.ndarray
     x, y = line[None, None, :], line[None, :, None]
     usual = labels * 7 % 12  # a colour that the class has more often than others
     canvas = _background(np.where(take.below(100) < 35, (usual + 5) % 12, take.below(12)), take, x, y)
-    for _ in range(3):
+    for _ in range(kind.boxes_behind):
         _clutter(canvas, take, x, y)
-    u, v = _placed(take, x, y)
+    u, v = _placed(kind, take, x, y)
     texture = np.where(take.below(100) < 90, kind.textures[labels], take.below(5))
     inside, mark = _shape_and_texture(kind.shapes[labels], texture, u, v, take)
     palette = np.where(take.below(100) < 50, usual, take.below(12))
@@ -142,7 +147,8 @@ def _paint(labels: np.ndarray, kind: _Kind, draws: np.ndarray, noise: np.ndarray
     second = (colour * 2 + 3 * _colour(take.below(12), take)) // 5
     shade = np.where(mark[..., None] > 0, second[:, None, None, :], colour[:, None, None, :])
     canvas = np.where(inside[..., None], shade, canvas)
-    _clutter(canvas, take, x, y)
+    for _ in range(kind.boxes_before):
+        _clutter(canvas, take, x, y)
     contrast = 140 + take.below(117)
     canvas = 128 + ((canvas - 128) * contrast[:, None, None, None] >> 8)
     canvas += (noise.astype(np.int32) - 128) * 22 >> 7
@@ -196,10 +202,10 @@ def _clutter(canvas: np.ndarray, take: _Draws, x: np.ndarray, y: np.ndarray) -> 
     np.copyto(canvas, colour[:, None, None, :], where=box[..., None])
 
 
-def _placed(take: _Draws, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _placed(kind: _Kind, take: _Draws, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Turn, scale and shift the plane the shape is drawn in."""
-    shift_x, shift_y = (take.around(130)[:, None, None] for _ in range(2))
-    angle = take.around(16) & 255
+    shift_x, shift_y = (take.around(kind.shift)[:, None, None] for _ in range(2))
+    angle = take.around(kind.turn) & 255
     zoom = 230 + take.below(160)
     across, down = (_COSINE[angle] * zoom)[:, None, None], (_SINE[angle] * zoom)[:, None, None]
     x, y = x - shift_x, y - shift_y

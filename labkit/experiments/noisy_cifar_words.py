@@ -59,9 +59,9 @@ def _trains(profile: str) -> str:
     usual = CHAPTERS["noisy_cifar"].profiles[profile]
     names = [f"`{name}`" for name in lab.IN_EARNEST[profile] if name != "histogram"]
     return (
-        f"{', '.join(names[:-1])} and {names[-1]} train for {usual.epochs} epochs at most (`cnn2` for "
-        f"{lab.MORE_EPOCHS}, in small batches) on a set of {usual.n:,} images, the other networks for one "
-        f"epoch on a set of {lab.BRIEF[profile]:,}"
+        f"{', '.join(names[:-1])} and {names[-1]} train for {usual.epochs} epochs at most on a set of "
+        f"{usual.n:,} images (`cnn2` in batches of {lab.SMALL_BATCH}, its normalization with a memory of "
+        f"{lab.SHORT_MEMORY}), the other networks for one epoch on a set of {lab.BRIEF[profile]:,}"
     )
 
 
