@@ -33,9 +33,9 @@ IN_EARNEST = {
     "smoke": ("histogram", "cnn1", "cnn2"),
     "quick": ("histogram", "cnn1", "cnn2", "vgg", "resnet8"),
 }
-# Of cnn2 in a short profile, whose batch normalization would not get to know its images in so few steps.
-SMALL_BATCH, SHORT_MEMORY = 32, 0.9
-BRIEF = {"smoke": 100, "quick": 2_000}
+SMALL_BATCH = 32  # of cnn2 in a short profile, which has few true labels
+SHORT_MEMORY = 0.9  # of batch normalization in a short profile, which has few steps to get to know its images
+BRIEF = {"smoke": 100, "quick": 500}
 COPIED = "vgg_copied_decay"
 
 
@@ -113,17 +113,14 @@ def brief(settings: Settings, name: str) -> Settings:
     usual = CHAPTERS["noisy_cifar"].profiles[settings.profile].epochs
     asked = None if settings.epochs == usual else settings.epochs
     if name in IN_EARNEST.get(settings.profile, (name,)):
-        return replace(settings, batch=SMALL_BATCH) if _short_cnn2(settings, name) else settings
+        few = settings.profile in IN_EARNEST and name == "cnn2"
+        return replace(settings, batch=SMALL_BATCH) if few else settings
     return replace(
         settings,
         n=min(BRIEF[settings.profile], settings.n or BRIEF[settings.profile]),
         epochs=asked or 1,
         batch=None,
     )
-
-
-def _short_cnn2(settings: Settings, name: str) -> bool:
-    return name == "cnn2" and settings.profile in IN_EARNEST
 
 
 def under(settings: Settings, protocol: str) -> Settings:
@@ -232,8 +229,9 @@ def build(settings: Settings, name: str, seed: int | None = None) -> keras.Model
     seed = settings.seed if seed is None else seed
     if name != "inception_transfer":
         model = models.build(name, seed=seed)
-        if _short_cnn2(settings, name):
-            model.get_layer("norm").momentum = SHORT_MEMORY
+        for layer in model.layers if settings.profile in IN_EARNEST else ():
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.momentum = SHORT_MEMORY
         return model
     return models.build(name, seed=seed, weights=None if settings.weights == "none" else settings.weights)
 

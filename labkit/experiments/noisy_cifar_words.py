@@ -60,8 +60,8 @@ def _trains(profile: str) -> str:
     names = [f"`{name}`" for name in lab.IN_EARNEST[profile] if name != "histogram"]
     return (
         f"{', '.join(names[:-1])} and {names[-1]} train for {usual.epochs} epochs at most on a set of "
-        f"{usual.n:,} images (`cnn2` in batches of {lab.SMALL_BATCH}, its normalization with a memory of "
-        f"{lab.SHORT_MEMORY}), the other networks for one epoch on a set of {lab.BRIEF[profile]:,}"
+        f"{usual.n:,} images (`cnn2` in batches of {lab.SMALL_BATCH}), the other networks for one epoch on a "
+        f"set of {lab.BRIEF[profile]:,}, all with a momentum of {lab.SHORT_MEMORY} in batch normalization"
     )
 
 
