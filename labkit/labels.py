@@ -1,5 +1,6 @@
 """Everything that corrupts, doubts or corrects a label: NumPy in, masks or labels out."""
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -178,7 +179,9 @@ def self_filter(labels: np.ndarray, probs: np.ndarray) -> np.ndarray:
 
 def confident(labels: np.ndarray, probs: np.ndarray, *, filter_by: str = "prune_by_noise_rate") -> np.ndarray:
     """Keep a label that confident learning finds no fault with (Northcutt 2021, arXiv:1911.00068)."""
-    from cleanlab.filter import find_label_issues  # slow to import, and only this judge needs it
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")  # of a bar nobody asks for
+        from cleanlab.filter import find_label_issues  # slow to import, and only this judge needs it
 
     labels, probs = _judged(labels, probs)
     if not len(labels):
