@@ -354,7 +354,7 @@ def figure(run: Run, metric: str) -> float | None:
     if metric == "epochs":
         return run.epochs
     if metric == "seconds_per_epoch":
-        return run.record["seconds_per_epoch"]
+        return run.fastest_epoch if run.epochs else None
     part, _, what = metric.partition("_")
     if part == "train":
         return (run.record["history"].get(what) or [None])[-1]

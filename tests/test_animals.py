@@ -470,7 +470,7 @@ def test_what_the_reader_pays_is_recorded_or_counted(records):
 def test_costs_and_records_are_counted_alike(records):
     records += three_seeds("simple", 0.5) + three_seeds("simple_as_run", 0.5)
     assert "Runs on record: 2," in words.records_note().data
-    assert "Recorded runs so far: 2, 2.0 h in all" in words.to_expect().data
+    assert "Recorded runs so far: 2, 1.3 h in all" in words.to_expect().data
     both, once = (words._work(profile, ["custom_resnet"]) for profile in ("quick", "smoke"))
     macs = 1e6 * (474.18 + 332.56) * scoreboard.PASSES * 1_000 / scoreboard.THROUGHPUT
     assert (both, once) == (results.spoken(5 * macs), results.spoken(macs))

@@ -65,13 +65,18 @@ def run_of(
         "source": source,
         "scored": "2026-01-01T00:00:00Z",
     }
-    history = {"epoch": [1, 2], "loss": [2.0, 1.0], "accuracy": [0.1, train], "val_accuracy": [0.1, valid]}
+    history = {
+        "epoch": [1, 2],
+        "seconds": [5.0, 5.0],
+        "loss": [2.0, 1.0],
+        "accuracy": [0.1, train],
+        "val_accuracy": [0.1, valid],
+    }
     record = {
         "seed": seed,
         "history": history,
         "best_epoch": 2,
         "seconds": 10.0,
-        "seconds_per_epoch": 5.0,
         "model": {"name": model, "options": options or {}, "parameters": {"total": 1000}},
         "recipe": {"epochs": 50, "lr": 0.02, "precision": "float32"},
         "data": {"train": {"source": source, "n": 40_000}},

@@ -272,9 +272,10 @@ def fake(name, *, source="folder noisy_cifar", n=44_000, epochs=10, seconds=30.0
     record = {
         "data": {"train": {"source": source, "n": n}},
         "recipe": {"epochs": epochs, "precision": "float32"},
-        "seconds_per_epoch": seconds,
+        "history": {"epoch": [*range(epochs)], "seconds": [2 * seconds, *[seconds] * (epochs - 1)]},
+        "metrics": metrics,
     }
-    return SimpleNamespace(name=f"noisy_cifar/{name}", folder=None, metrics=metrics, record=record)
+    return runs.Run(f"noisy_cifar/{name}", "0" * 16, None, record)
 
 
 def scored(confusion, **more):

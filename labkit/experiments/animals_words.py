@@ -37,7 +37,7 @@ def to_expect() -> Markdown:
     """What the networks of the report cost in the longer profiles, and what is recorded of them."""
     cheap = [name for name in SCRATCH if name != "inception"]
     found = scoreboard.recorded("animals/*")
-    hours = sum(run.seconds for run in found) / 3600
+    hours = sum(run.unhindered_seconds for run in found) / 3600
     records = (
         f"Recorded runs so far: {len(found)}, {hours:.1f} h in all." if found else f"Such a run is {UNTRIED}."
     )

@@ -85,9 +85,9 @@ def _expected() -> str:
     if not found:
         return "No run of it on real data is recorded yet."
     name = max(found, key=lambda name: validated(found[name]))
-    hours = sum(run.seconds for run in found.values()) / 3600
+    hours = sum(run.unhindered_seconds for run in found.values()) / 3600
     return (
-        f"On real data {len(found)} of its {len(GRID)} cells are recorded, which took {hours:.1f} h in all; "
+        f"On real data {len(found)} of its {len(GRID)} cells are recorded, {hours:.1f} h of training in all; "
         f"the best of them is `{name}` with a validation accuracy of {validated(found[name]):.4f}."
     )
 

@@ -70,6 +70,11 @@ class Run:
         return min(self.record["history"]["seconds"])
 
     @property
+    def unhindered_seconds(self) -> float:
+        """The time that all epochs would have taken at the pace of the fastest."""
+        return self.fastest_epoch * self.epochs if self.epochs else 0.0
+
+    @property
     def metrics(self) -> Mapping[str, Any]:
         """What `score` stored, by part."""
         return self.record["metrics"]
