@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 GRID_NAMES = tuple(cell.name for cell in GRID)
 CELLS = {cell.name: cell for cell in (*GRID, TUNED, *AS_RUN, *CUT_DOWN)}
-FIGURES = ("epochs", "training", "validation", "gap", "s / epoch")
+FIGURES = ("epochs", "training", "validation", "gap", "fastest epoch, s")
 PARAMETERS = ["weight_decay", "lr"]  # what the report searched over
 NUMBERS = [*PARAMETERS, "score", "epochs", "seconds"]
 RECORDED = "a record of a hundred classes"  # as a table says where a figure is from
@@ -190,7 +190,7 @@ _SHORT = {
 def coloured(table: pd.DataFrame) -> "Styler":
     """A table of the grid with accuracies shaded, darker the higher."""
     shares = [name for name in table if name.endswith(("training", "validation"))]
-    formats = {**dict.fromkeys(shares, "{:.4f}"), "gap": "{:+.4f}", "s / epoch": "{:.1f}"}
+    formats = {**dict.fromkeys(shares, "{:.4f}"), "gap": "{:+.4f}", "fastest epoch, s": "{:.1f}"}
     formats |= dict.fromkeys(("epochs", "report: epochs"), "{:.0f}")
     styled = table.reset_index().style.format(formats, na_rep="–").hide(axis="index")
     # Two thirds of the colour map: black figures stay readable on all of it.

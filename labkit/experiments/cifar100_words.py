@@ -87,7 +87,8 @@ def _expected() -> str:
     name = max(found, key=lambda name: validated(found[name]))
     hours = sum(run.unhindered_seconds for run in found.values()) / 3600
     return (
-        f"On real data {len(found)} of its {len(GRID)} cells are recorded, {hours:.1f} h of training in all; "
+        f"On real data {len(found)} of its {len(GRID)} cells are recorded, {hours:.1f} h in all at "
+        f"the pace of their fastest epochs; "
         f"the best of them is `{name}` with a validation accuracy of {validated(found[name]):.4f}."
     )
 

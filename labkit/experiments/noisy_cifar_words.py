@@ -45,7 +45,11 @@ def profiles() -> str:
     scores = [accuracy(run) for name, run in done.items() if not name.endswith("_cleaner")]
     hours = sum(run.unhindered_seconds for run in done.values()) / 3600
     rows = [(name, f"meant to stay within {limit}", _trains(name)) for name, limit in LIMITS.items()]
-    time = f"{hours:.1f} h for the {len(done)} runs on record" if done else "not measured yet"
+    time = (
+        f"{hours:.1f} h for the {len(done)} runs on record, at the pace of their fastest epochs"
+        if done
+        else "not measured yet"
+    )
     expect = f"test accuracies from {min(scores):.2f} to {max(scores):.2f}" if scores else "no record yet"
     rows.append(("full", time, f"the recipes of the reports; {expect}"))
     return "\n".join(
@@ -61,7 +65,8 @@ def _trains(profile: str) -> str:
     return (
         f"{', '.join(names[:-1])} and {names[-1]} train for {usual.epochs} epochs at most on a set of "
         f"{usual.n:,} images (`cnn2` in batches of {lab.SMALL_BATCH}), the other networks for one epoch on a "
-        f"set of {lab.BRIEF[profile]:,}, all with a momentum of {lab.SHORT_MEMORY} in batch normalization"
+        f"set of {lab.BRIEF[profile]:,}; batch normalization that starts anew has a momentum of "
+        f"{lab.SHORT_MEMORY}"
     )
 
 
