@@ -1,7 +1,7 @@
 """Run trained models on images: predictions in batches, one image at a time, and as the course asks."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,9 +43,11 @@ __all__ = [
     "label_predictions",
     "merge",
     "outputs",
+    "outputs_of_each",
     "pair_interval",
     "per_class_table",
     "predict",
+    "predict_each",
     "predict_random_passes",
     "predictor",
     "spread",
@@ -72,6 +74,18 @@ def predict(
         mirrored = _probabilities(model, _mirrored(inputs), batch_size)
         probabilities = {head: (probabilities[head] + mirrored[head]) / 2 for head in probabilities}
     return _scored(probabilities, images, sides)
+
+
+def predict_each(
+    model: "keras.Model", parts: Mapping[str, "ImageSet"], *, batch_size: int = 256
+) -> dict[str, Predictions | Heads]:
+    """`predict` for several sets of labelled images, by their names."""
+    inputs = [_inputs(model, images) for images in parts.values()]
+    logits = outputs_of_each(model, inputs, batch_size)
+    return {
+        part: _scored(_shares(found), images, None)
+        for (part, images), found in zip(parts.items(), logits, strict=True)
+    }
 
 
 def predict_random_passes(
@@ -217,7 +231,7 @@ def outputs(model: "keras.Model", inputs: Arrays, batch_size: int = 256) -> Arra
     """What a model makes of its inputs, batch by batch; Keras' own `predict` may wait a second at the end."""
     import keras
 
-    count = len(next(iter(inputs.values()))) if isinstance(inputs, dict) else len(inputs)
+    count = _count(inputs)
     if count <= batch_size:  # compiling a deep network takes far longer than one batch without
         return keras.tree.map_structure(keras.ops.convert_to_numpy, model(inputs, training=False))
     spans = [slice(start, start + batch_size) for start in range(0, count, batch_size)]
@@ -228,9 +242,30 @@ def outputs(model: "keras.Model", inputs: Arrays, batch_size: int = 256) -> Arra
     return keras.tree.map_structure(lambda *pieces: np.concatenate(pieces), *parts)
 
 
+def outputs_of_each(model: "keras.Model", parts: Sequence[Arrays], batch_size: int = 256) -> Iterator[Arrays]:
+    """`outputs` of several inputs, one after the other, or at once where all of them fit into one batch."""
+    import keras
+
+    counts = [_count(inputs) for inputs in parts]
+    if len(parts) < 2 or sum(counts) > batch_size:
+        yield from (outputs(model, inputs, batch_size) for inputs in parts)
+        return
+    together = keras.tree.map_structure(lambda *pieces: np.concatenate(pieces), *parts)
+    joined = outputs(model, together, batch_size)
+    for end, count in zip(np.cumsum(counts), counts, strict=True):
+        yield keras.tree.map_structure(lambda values, part=slice(end - count, end): values[part], joined)
+
+
+def _count(inputs: Arrays) -> int:
+    return len(next(iter(inputs.values()))) if isinstance(inputs, dict) else len(inputs)
+
+
 def _probabilities(model: "keras.Model", inputs: Arrays, batch_size: int) -> dict[str | None, np.ndarray]:
+    return _shares(outputs(model, inputs, batch_size))
+
+
+def _shares(logits: Arrays) -> dict[str | None, np.ndarray]:
     """Probabilities by head; a single head goes by the name None."""
-    logits = outputs(model, inputs, batch_size)
     heads = logits if isinstance(logits, dict) else {None: logits}
     return {head: _softmax(values) for head, values in heads.items()}
 

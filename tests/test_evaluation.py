@@ -45,6 +45,31 @@ def test_predictions_are_probabilities_in_order(shades):
     np.testing.assert_allclose(found.probabilities, small.probabilities, atol=1e-6)
 
 
+@pytest.mark.parametrize(("batch_size", "passes"), [(90, [90]), (89, [30, 33, 27])])
+def test_few_images_of_several_parts_go_through_a_model_at_once(shades, monkeypatch, batch_size, passes):
+    parts = {"a": shades.take(slice(30)), "b": shades.take(slice(30, 63)), "c": shades.take(slice(63, 90))}
+    outputs, asked = evaluation.outputs, []
+    monkeypatch.setattr(evaluation, "outputs", lambda *given: asked.append(len(given[1])) or outputs(*given))
+    found = evaluation.predict_each(graded(), parts, batch_size=batch_size)
+    assert asked == passes
+    assert list(found) == list(parts)
+    for part, images in parts.items():
+        alone = evaluation.predict(graded(), images)
+        np.testing.assert_allclose(found[part].probabilities, alone.probabilities, atol=1e-6)
+        np.testing.assert_array_equal(found[part].labels, images.labels)
+        assert found[part].fingerprint == images.fingerprint()
+
+
+def test_inputs_and_heads_by_name_are_joined_and_parted_again(shades):
+    image, label = keras.Input((4, 4, 1), name="image"), keras.Input((3,), name="label")
+    model = keras.Model({"image": image, "label": label}, {"seen": label * 2})
+    hinted = shades.with_hints(shades.labels)
+    few = [evaluation._inputs(model, hinted.take(slice(*span))) for span in ((0, 5), (5, 12))]
+    first, second = evaluation.outputs_of_each(model, few)
+    np.testing.assert_array_equal(first["seen"], few[0]["label"] * 2)
+    np.testing.assert_array_equal(second["seen"], few[1]["label"] * 2)
+
+
 def test_large_logits_stay_finite(shades):
     model = graded()
     model.layers[-1].set_weights([weights * 1e4 for weights in model.layers[-1].get_weights()])

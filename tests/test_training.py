@@ -515,6 +515,12 @@ def test_features_are_kept_by_weights_and_images(tmp_path, images):
     assert first.shape == (72, 6 * 6 * 8)
     named = training.features(model, images[0].images, model.layers[2].name)
     assert named.shape == (72, 6, 6, 8)
+    cut = [images[0].take(slice(50)), images[0].take(slice(50, None))]
+    kept = training.features_of_each(model, cut, cache=tmp_path)
+    np.testing.assert_allclose(np.concatenate(kept), first, atol=1e-5)
+    again = training.features_of_each(model, [*reversed(cut), images[0]], cache=tmp_path)
+    assert [len(values) for values in again] == [len(cut[1]), 50, 72]
+    assert len(list(tmp_path.iterdir())) == 5
 
 
 def test_a_random_frozen_part_is_not_computed_once():

@@ -33,7 +33,7 @@ IN_EARNEST = {
     "smoke": ("histogram", "cnn1", "cnn2"),
     "quick": ("histogram", "cnn1", "cnn2", "vgg", "resnet8"),
 }
-SMALL_BATCH = 32  # of cnn2 in a short profile, which has few true labels
+SMALL_BATCH = 16  # of cnn2 in a short profile, which has few true labels
 SHORT_MEMORY = 0.9  # of batch normalization in a short profile, which has few steps to get to know its images
 BRIEF = {"smoke": 100, "quick": 500}
 COPIED = "vgg_copied_decay"
@@ -152,20 +152,28 @@ def train(
     return training.fit(model, *parts, recipe, run=name, runs=settings.runs, frozen_once=once, **options)
 
 
-def scored(run: Run, model: keras.Model, part: str, images: ImageSet) -> Run:
-    """Add the model's result on `images` to the run's record, unless it is there."""
-    if run.metrics.get(part, {}).get("fingerprint") == images.fingerprint():
-        return run
-    return run.score(part, evaluation.predict(model, images))
+def scored_classifier(
+    run: Run, model: keras.Model, parts: NoisySplit, *, learnt: ImageSet | None = None
+) -> Run:
+    """Score a classifier on test images, on unseen ones and on those it learnt from, unless it is done.
+
+    Test images count by true and by given labels, and so do those it learnt from where the truth is known.
+    """
+    known = None if learnt is None else learnt.take(learnt.true_labels >= 0)
+    wanted = {"test": parts.test, "unseen": parts.unseen, "train_given": known}
+    new = {part: images for part, images in wanted.items() if not _is_scored(run, part, images)}
+    for part, predictions in evaluation.predict_each(model, new).items():
+        run = run.score(part, predictions)
+        if part == "test":
+            run = run.score("test_given", predictions.against(parts.test.hints))
+        if part == "train_given":
+            run = run.score("train", predictions.against(known.true_labels))
+    return run
 
 
-def scored_classifier(run: Run, model: keras.Model, parts: NoisySplit) -> Run:
-    """Score a classifier: on the test part by true and by given labels, and on unseen images."""
-    if run.metrics.get("test", {}).get("fingerprint") != parts.test.fingerprint():
-        predictions = evaluation.predict(model, parts.test)
-        run = run.score("test", predictions)
-        run = run.score("test_given", predictions.against(parts.test.hints))
-    return run if parts.unseen is None else scored(run, model, "unseen", parts.unseen)
+def _is_scored(run: Run, part: str, images: ImageSet | None) -> bool:
+    """Tell whether nothing is left to do for a part."""
+    return images is None or run.metrics.get(part, {}).get("fingerprint") == images.fingerprint()
 
 
 @dataclass(frozen=True)
@@ -221,7 +229,7 @@ def model1(
     model = build(settings, name)
     how = recipe(settings, MODEL1[name], **changes)
     run = train(settings, called or name, model, (parts.noisy, parts.valid), how)
-    return model, _with_training_images(scored_classifier(run, model, parts), model, parts)
+    return model, scored_classifier(run, model, parts, learnt=parts.noisy)
 
 
 def build(settings: Settings, name: str, seed: int | None = None) -> keras.Model:
@@ -236,15 +244,6 @@ def build(settings: Settings, name: str, seed: int | None = None) -> keras.Model
     return models.build(name, seed=seed, weights=None if settings.weights == "none" else settings.weights)
 
 
-def _with_training_images(run: Run, model: keras.Model, parts: NoisySplit) -> Run:
-    """Score Model I on the training images whose truth is known, by true and by given labels."""
-    known = parts.noisy.take(parts.noisy.true_labels >= 0)
-    if run.metrics.get("train_given", {}).get("fingerprint") == known.fingerprint():
-        return run
-    predictions = evaluation.predict(model, known)
-    return run.score("train_given", predictions).score("train", predictions.against(known.true_labels))
-
-
 def cleaner(settings: Settings, parts: NoisySplit, name: str) -> tuple[keras.Model, keras.Model, Run]:
     """Train the label-cleaning network on top of Model I; returns classifier, cleaner and the cleaner's run.
 
@@ -254,7 +253,7 @@ def cleaner(settings: Settings, parts: NoisySplit, name: str) -> tuple[keras.Mod
     judge = models.build("label_cleaner", classifier=classifier, as_run=parts.leaks, seed=settings.seed)
     shown = (parts.judge_train, parts.judge_valid)
     run = train(settings, f"{name}_cleaner", judge, shown, recipe(settings, "report000_cleaner"))
-    if run.metrics.get("test", {}).get("fingerprint") != parts.judge_test.fingerprint():
+    if not _is_scored(run, "test", parts.judge_test):
         opinion = evaluation.predict(judge, parts.judge_test)
         run = run.score("test", opinion)
         run = run.score("corrections", judgement(parts.judge_test, parts.judge_test.hints, opinion.predicted))

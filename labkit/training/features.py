@@ -1,13 +1,15 @@
 """What frozen layers make of images, computed once and kept: it never changes while a head trains."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
+from labkit import evaluation
 from labkit.data import ImageSet
 from labkit.data.image_set import Classes, Labels
 from labkit.errors import ModelError
@@ -41,38 +43,51 @@ def features(
     batch_size: int = 128,
 ) -> np.ndarray:
     """Outputs of a layer, by default the last frozen one, for images; kept in the folder `cache` if given."""
-    extractor = keras.Model(model.inputs, model.get_layer(layer or last_frozen(model)).output)
-    pixels = images.images if isinstance(images, ImageSet) else np.asarray(images)
+    return features_of_each(model, [images], layer, cache=cache, batch_size=batch_size)[0]
+
+
+def features_of_each(
+    model: keras.Model,
+    sets: Sequence[ImageSet | np.ndarray],
+    layer: str | None = None,
+    *,
+    cache: str | os.PathLike | None = None,
+    batch_size: int = 128,
+) -> list[np.ndarray]:
+    """`features` of several sets of images."""
+    extractor = keras.Model(model.input, model.get_layer(layer or last_frozen(model)).output)
+    pixels = [images.images if isinstance(images, ImageSet) else np.asarray(images) for images in sets]
     if cache is None:
-        return _outputs(extractor, pixels, batch_size)
-    file = Path(cache) / f"{_key(extractor, images)}.npy"
-    if not file.exists():
-        values = _outputs(extractor, pixels, batch_size)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_name(f"{file.name}.{os.getpid()}.part")
-        with part.open("wb") as stream:
-            np.save(stream, values, allow_pickle=False)
-        part.replace(file)
-    return np.load(file, mmap_mode="r", allow_pickle=False)
+        return list(evaluation.outputs_of_each(extractor, pixels, batch_size))
+    frozen = _frozen(extractor)
+    files = [Path(cache) / f"{key(frozen | {'images': _contents(images)})}.npy" for images in sets]
+    missing = {file: values for file, values in zip(files, pixels, strict=True) if not file.exists()}
+    computed = evaluation.outputs_of_each(extractor, list(missing.values()), batch_size)
+    for file, values in zip(missing, computed, strict=True):
+        _keep(file, values)
+    return [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]
 
 
-def _outputs(extractor: keras.Model, pixels: np.ndarray, batch_size: int) -> np.ndarray:
-    if len(pixels) <= batch_size:  # compiling a deep network takes far longer than one batch without
-        return keras.ops.convert_to_numpy(extractor([pixels], training=False))
-    return extractor.predict(pixels, batch_size=batch_size, verbose=0)
+def _keep(file: Path, values: np.ndarray) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f"{file.name}.{os.getpid()}.part")
+    with part.open("wb") as stream:
+        np.save(stream, values, allow_pickle=False)
+    part.replace(file)
 
 
-def _key(extractor: keras.Model, images: ImageSet | np.ndarray) -> str:
-    contents = images.fingerprint() if isinstance(images, ImageSet) else array_digest(images)
-    return key(
-        {
-            "architecture": architecture_digest(extractor),
-            "weights": weights_digest(extractor),
-            "images": contents,
-            "versions": libraries(),
-            "backend": keras.backend.backend(),
-        }
-    )
+def _contents(images: ImageSet | np.ndarray) -> str:
+    return images.fingerprint() if isinstance(images, ImageSet) else array_digest(images)
+
+
+def _frozen(extractor: keras.Model) -> dict[str, Any]:
+    """The part of a file's key that the layers decide."""
+    return {
+        "architecture": architecture_digest(extractor),
+        "weights": weights_digest(extractor),
+        "versions": libraries(),
+        "backend": keras.backend.backend(),
+    }
 
 
 def last_frozen(model: keras.Model) -> str:

@@ -28,7 +28,7 @@ from labkit.training.callbacks import Closing, Diverged, Opening, Progress, logg
 from labkit.training.compiling import compile_model, precision
 from labkit.training.devices import asked, check_devices, placed, shared
 from labkit.training.failures import explained
-from labkit.training.features import FeatureSet, features, split_at_frozen
+from labkit.training.features import FeatureSet, features_of_each, split_at_frozen
 from labkit.training.feeding import Feed, feed
 from labkit.training.keys import array_digest, key, libraries, model_record, source_digest
 from labkit.training.progress import Report, say, style
@@ -395,11 +395,13 @@ def _trained(job: _Job, record: dict[str, Any], folder: Path | None) -> dict[str
 def _on_features(job: _Job, cache: Path | None) -> _Job:
     """The same job for the head alone, on what the frozen layers make of the images."""
     layer, head = split_at_frozen(job.model)
-    sets = [
-        images and FeatureSet(features(job.model, images, layer, cache=cache), images.labels, images.classes)
-        for images in (job.train, job.valid)
-    ]
-    return replace(job, model=head, train=sets[0], valid=sets[1], whole=job.model)
+    parts = [images for images in (job.train, job.valid) if images is not None]
+    frozen = features_of_each(job.model, parts, layer, cache=cache)
+    train, *valid = (
+        FeatureSet(values, images.labels, images.classes)
+        for values, images in zip(frozen, parts, strict=True)
+    )
+    return replace(job, model=head, train=train, valid=valid[0] if valid else None, whole=job.model)
 
 
 def _run_epochs(job: _Job, model: keras.Model, name: str, closing: Closing) -> None:
