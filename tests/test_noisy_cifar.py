@@ -372,7 +372,9 @@ def test_both_ways_shows_all_records_and_trains_only_what_was_asked_for(committe
 
     monkeypatch.setattr(lab, "run", run)
     on_record = {"resnet8_model2, images kept apart, on record", "vgg_model2, test labels leak, on record"}
-    assert set(found.both_ways(replace(settings, models=("cnn1",)))) == on_record and not trained
+    for chosen, profile in ((("cnn1",), "full"), (("vgg",), "smoke"), (("cct",), "quick")):
+        asked = replace(settings, models=chosen, profile=profile)
+        assert set(found.both_ways(asked)) == on_record and not trained
     both = found.both_ways(replace(settings, models=("cnn1", "cct", "resnet44"), profile="full"))
     assert trained == [("cct_model2", "report000"), ("cct_model2", "honest")]
     assert set(both) - on_record == {
@@ -597,4 +599,4 @@ def test_cleaning_beats_training_on_noise_and_both_beat_colours(smoke):
         return sum(part["accuracy"] * part["n"] for part in parts) / sum(part["n"] for part in parts)
 
     colours, noisy, cleaned = map(score, ("histogram_baseline", "cnn1", "cnn2_filter"))
-    assert colours + 0.1 < noisy and noisy + 0.05 < cleaned
+    assert colours + 0.1 < noisy and noisy + 0.1 < cleaned

@@ -89,7 +89,7 @@ def _cifar100_textures() -> np.ndarray:
 _TEN = _Kind(CIFAR10_CLASSES, np.arange(10), np.array([0, 1, 2, 3, 4, 2, 3, 4, 0, 1]))
 KINDS = {
     # Wrong labels make it hard enough: the shape alone on a plain ground, turned and moved little.
-    "noisy_cifar": replace(_TEN, boxes_behind=0, boxes_before=0, shift=30, turn=4, plain=True),
+    "noisy_cifar": replace(_TEN, boxes_behind=0, boxes_before=0, shift=10, turn=2, plain=True),
     "cifar10": _TEN,
     "cifar100": _Kind(CIFAR100_CLASSES, FINE_TO_COARSE, _cifar100_textures()),
     "animals": _Kind(ANIMALS, np.array([0, 2, 3, 7, 9]), np.array([4, 3, 0, 1, 2]), size=100),

@@ -108,11 +108,16 @@ def _split(protocol: str, source: str, seed: int, n: int | None, *noise: float |
     return replace(parts, unseen=_unseen(source, seed, n))
 
 
+def is_brief(settings: Settings, name: str) -> bool:
+    """Tell whether this profile shows a network only a few images, once."""
+    return name not in IN_EARNEST.get(settings.profile, (name,))
+
+
 def brief(settings: Settings, name: str) -> Settings:
     """The settings for one network: a short profile shows most of the networks a few images, once."""
     usual = CHAPTERS["noisy_cifar"].profiles[settings.profile].epochs
     asked = None if settings.epochs == usual else settings.epochs
-    if name in IN_EARNEST.get(settings.profile, (name,)):
+    if not is_brief(settings, name):
         few = settings.profile in IN_EARNEST and name == "cnn2"
         return replace(settings, batch=SMALL_BATCH) if few else settings
     return replace(
