@@ -241,7 +241,7 @@ def test_short_profiles_are_brief_with_deep_networks_and_hear_the_readers_epochs
     quick = chapters.settings("noisy_cifar", {"runs": str(tmp_path), "profile": "quick"})
     for short in (smoke, quick):
         slow = lab.brief(short, "cnn2")
-        assert (slow.n, slow.batch, slow.epochs) == (short.n, lab.SMALL_BATCH, short.epochs)
+        assert (slow.n, slow.batch, slow.epochs) == (short.n, lab.SMALL_BATCH[short.profile], short.epochs)
         assert momenta(short, "cnn2") == momenta(short, "resnet8") == {lab.SHORT_MEMORY}
     brief = lab.brief(smoke, "resnet44")
     assert brief.n == lab.BRIEF["smoke"] and brief.epochs == 1
@@ -346,6 +346,7 @@ def test_the_leak_is_what_a_model_does_better_on_images_whose_answers_it_saw(com
     committed.append(honest)
     assert "0.7000 with the images kept apart" in says.leaked()
     assert "Without a record under the protocol `report000` yet: `vgg_model2`" in says.leaked()
+    assert "Each time is of that stage alone" in says.leaked()
     committed.append(as_run)
     assert "0.9000 run as the report did, and 0.7000 with" in says.leaked()
 
@@ -549,7 +550,7 @@ def test_the_three_functions_are_told_by_their_accuracies():
 def test_what_has_no_record_says_what_it_would_take(committed):
     committed.append(fake("vgg-honest"))
     text = says.missing(["vgg", "cct"], "honest")
-    assert "`cct` (about" in text and "`vgg`" not in text
+    assert "`cct` (about" in text and "`vgg`" not in text and "alone" not in text
     assert "All of them" in says.missing(["vgg"], "honest")
 
 

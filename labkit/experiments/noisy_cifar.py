@@ -33,7 +33,7 @@ IN_EARNEST = {
     "smoke": ("histogram", "cnn1", "cnn2"),
     "quick": ("histogram", "cnn1", "cnn2", "vgg", "resnet8"),
 }
-SMALL_BATCH = 16  # of cnn2 in a short profile, which has few true labels
+SMALL_BATCH = {"smoke": 16, "quick": 32}  # of cnn2, which has few true labels
 SHORT_MEMORY = 0.9  # of batch normalization in a short profile, which has few steps to get to know its images
 BRIEF = {"smoke": 100, "quick": 500}
 COPIED = "vgg_copied_decay"
@@ -118,8 +118,8 @@ def brief(settings: Settings, name: str) -> Settings:
     usual = CHAPTERS["noisy_cifar"].profiles[settings.profile].epochs
     asked = None if settings.epochs == usual else settings.epochs
     if not is_brief(settings, name):
-        few = settings.profile in IN_EARNEST and name == "cnn2"
-        return replace(settings, batch=SMALL_BATCH) if few else settings
+        few = settings.profile in SMALL_BATCH and name == "cnn2"
+        return replace(settings, batch=SMALL_BATCH[settings.profile]) if few else settings
     return replace(
         settings,
         n=min(BRIEF[settings.profile], settings.n or BRIEF[settings.profile]),

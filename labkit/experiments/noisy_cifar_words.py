@@ -64,8 +64,8 @@ def _trains(profile: str) -> str:
     names = [f"`{name}`" for name in lab.IN_EARNEST[profile] if name != "histogram"]
     return (
         f"{', '.join(names[:-1])} and {names[-1]} train for {usual.epochs} epochs at most on a set of "
-        f"{usual.n:,} images (`cnn2` in batches of {lab.SMALL_BATCH}), the other networks for one epoch on a "
-        f"set of {lab.BRIEF[profile]:,}; batch normalization that starts anew has a momentum of "
+        f"{usual.n:,} images (`cnn2` in batches of {lab.SMALL_BATCH[profile]}), the other networks for one "
+        f"epoch on a set of {lab.BRIEF[profile]:,}; batch normalization that starts anew has a momentum of "
         f"{lab.SHORT_MEMORY}"
     )
 
@@ -78,10 +78,13 @@ def missing(names: Iterable[str], protocol: str) -> str:
     """A sentence about the experiments that have no record yet, and what they would take."""
     names = list(names)
     found = recorded(names, protocol)
-    left = [f"`{name}` ({scoreboard.cost(f'noisy_cifar/{name}')})" for name in names if name not in found]
+    left = {name: scoreboard.cost(f"noisy_cifar/{name}") for name in names if name not in found}
     if not left:
         return f"All of them have a record under the protocol `{protocol}`."
-    return f"Without a record under the protocol `{protocol}` yet: {', '.join(left)}."
+    listed = ", ".join(f"`{name}` ({cost})" for name, cost in left.items())
+    said = f"Without a record under the protocol `{protocol}` yet: {listed}."
+    alone = all(lab.network(name) == name for name in left)
+    return said if alone else f"{said} Each time is of that stage alone, without those it builds on."
 
 
 def told(here: Transition, classes: int) -> str:

@@ -27,7 +27,8 @@ def published_folder() -> Path:
 def results(pattern: str = "*", *, folders: Iterable[str | Path] | None = None) -> pd.DataFrame:
     """One row a run whose name matches; a published record and its run folder count once.
 
-    Losses and accuracies are those of the best epoch; `gap` is how far training accuracy is above validation.
+    Losses and accuracies are those of the best epoch, times those of the fastest; `gap` is how far training
+    accuracy is above validation.
     """
     if folders is None:
         folders = (published_folder(), default_folder())
@@ -79,6 +80,10 @@ def _metric(run: Run, name: str) -> float | None:
     return run.metrics.get("test", {}).get(name)
 
 
+def _fastest(run: Run) -> float | None:
+    return run.fastest_epoch if run.epochs else None
+
+
 def _hardware(record: Mapping[str, Any]) -> str:
     return record["hardware"]["gpu"] or record["hardware"]["cpu"]
 
@@ -100,8 +105,8 @@ _COLUMNS = {
     "test_top5": lambda run: _metric(run, "top5"),
     "test_macro_f1": lambda run: _metric(run, "macro_f1"),
     "seconds": lambda run: run.seconds,
-    "seconds_per_epoch": lambda run: run.record["seconds_per_epoch"],
-    "images_per_second": lambda run: run.record["images_per_second"],
+    "seconds_per_epoch": lambda run: _fastest(run),
+    "images_per_second": lambda run: _fastest(run) and run.record["data"]["train"]["n"] / _fastest(run),
     "parameters": lambda run: run.record["model"]["parameters"]["total"],
     "macs": lambda run: run.record["model"]["macs"],
     "data": lambda run: run.record["data"]["train"]["source"],
