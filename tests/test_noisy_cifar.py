@@ -263,8 +263,8 @@ def test_the_plan_follows_the_chosen_models(tmp_path):
     assert plan(models="cct").cleaned[0] == "cct_cleaner"
     only = plan(models=["cnn2"])
     assert only == lab.Plan((), ("cnn2_filter",), (), (), ())
-    assert plan(models="vgg").copied == ("vgg_copied_decay",)
-    assert plan(models="cct").copied == plan(profile="quick").copied == ()
+    assert plan(models="vgg", profile="full").copied == ("vgg_copied_decay",)
+    assert plan(models="cct", profile="full").copied == plan(profile="quick").copied == plan().copied == ()
 
 
 def fake(name, *, source="folder noisy_cifar", n=44_000, epochs=10, seconds=30.0, **metrics):

@@ -78,7 +78,7 @@ class _Kind:
     boxes_before: int = 1
     shift: int = 130
     turn: int = 16
-    plain: bool = False
+    dark: bool = False
 
 
 def _cifar100_textures() -> np.ndarray:
@@ -88,8 +88,8 @@ def _cifar100_textures() -> np.ndarray:
 
 _TEN = _Kind(CIFAR10_CLASSES, np.arange(10), np.array([0, 1, 2, 3, 4, 2, 3, 4, 0, 1]))
 KINDS = {
-    # Wrong labels make it hard enough: the shape alone on a plain ground, turned and moved little.
-    "noisy_cifar": replace(_TEN, boxes_behind=0, boxes_before=0, shift=10, turn=2, plain=True),
+    # Wrong labels make it hard enough: the shape alone on a dark ground, turned and moved little.
+    "noisy_cifar": replace(_TEN, boxes_behind=0, boxes_before=0, shift=10, turn=2, dark=True),
     "cifar10": _TEN,
     "cifar100": _Kind(CIFAR100_CLASSES, FINE_TO_COARSE, _cifar100_textures()),
     "animals": _Kind(ANIMALS, np.array([0, 2, 3, 7, 9]), np.array([4, 3, 0, 1, 2]), size=100),
@@ -138,7 +138,7 @@ def _paint(labels: np.ndarray, kind: _Kind, draws: np.ndarray, noise: np.ndarray
     x, y = line[None, None, :], line[None, :, None]
     usual = labels * 7 % 12  # a colour that the class has more often than others
     ground = np.where(take.below(100) < 35, (usual + 5) % 12, take.below(12))
-    canvas = _background(ground, kind.plain, take, x, y)
+    canvas = _background(ground, kind.dark, take, x, y)
     for _ in range(kind.boxes_behind):
         _clutter(canvas, take, x, y)
     u, v = _placed(kind, take, x, y)
@@ -185,11 +185,11 @@ def _colour(palette: np.ndarray, take: _Draws) -> np.ndarray:
     return _WHEEL[palette] + take.around(45)[:, None]
 
 
-def _background(palette: np.ndarray, plain: bool, take: _Draws, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Run from one dull colour to another across the image, or stay plain at a duller one in between."""
+def _background(palette: np.ndarray, dark: bool, take: _Draws, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Run from one dull colour to another across the image, or stay at a dark one in between."""
     start, end = (100 + (_colour(hue, take) - 100) * 3 // 4 for hue in (palette, take.below(12)))
-    if plain:
-        start = end = 100 + (start + end - 200) // 6
+    if dark:
+        start = end = 45 + (start + end - 200) // 12
     angle = take.below(256)
     slope = _COSINE[angle][:, None, None] * x + _SINE[angle][:, None, None] * y
     along = np.clip((slope >> 10) + 128, 0, 256)[..., None]
