@@ -243,11 +243,12 @@ def outputs(model: "keras.Model", inputs: Arrays, batch_size: int = 256) -> Arra
 
 
 def outputs_of_each(model: "keras.Model", parts: Sequence[Arrays], batch_size: int = 256) -> Iterator[Arrays]:
-    """`outputs` of several inputs, one after the other, or at once where all of them fit into one batch."""
+    """`outputs` of several inputs, one after the other, or at once where they are alike and fit one batch."""
     import keras
 
     counts = [_count(inputs) for inputs in parts]
-    if len(parts) < 2 or sum(counts) > batch_size:
+    shapes = [keras.tree.map_structure(lambda values: values.shape[1:], inputs) for inputs in parts]
+    if len(parts) < 2 or sum(counts) > batch_size or any(shape != shapes[0] for shape in shapes):
         yield from (outputs(model, inputs, batch_size) for inputs in parts)
         return
     together = keras.tree.map_structure(lambda *pieces: np.concatenate(pieces), *parts)

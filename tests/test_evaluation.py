@@ -70,6 +70,14 @@ def test_inputs_and_heads_by_name_are_joined_and_parted_again(shades):
     np.testing.assert_array_equal(second["seen"], few[1]["label"] * 2)
 
 
+def test_images_of_other_sizes_go_through_a_model_on_their_own():
+    inputs = keras.Input((None, None, 1))
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs))
+    small, large = np.full((2, 4, 4, 1), 1.0), np.full((3, 8, 8, 1), 2.0)
+    found = list(evaluation.outputs_of_each(model, [small, large]))
+    assert [values.tolist() for values in found] == [[[1.0]] * 2, [[2.0]] * 3]
+
+
 def test_large_logits_stay_finite(shades):
     model = graded()
     model.layers[-1].set_weights([weights * 1e4 for weights in model.layers[-1].get_weights()])

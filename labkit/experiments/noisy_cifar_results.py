@@ -308,15 +308,16 @@ def leak(runs: Runs) -> pd.DataFrame:
 
 
 def both_ways(settings: Settings) -> dict[str, Run]:
-    """Models II with the leak and without: all on record, and the first chosen, unless it is brief here."""
+    """Models II with the leak and without: all on record, and the first chosen that is not brief here."""
     ways = {"test labels leak": "report000", "images kept apart": "honest"}
     runs = {
         f"{name}, {way}, on record": run
         for way, split in ways.items()
         for name, run in recorded(MODEL2, split).items()
     }
-    for name in [name for name in lab.plan(settings).cleaned if name in MODEL2][:1]:
-        for way, split in ways.items() if not lab.is_brief(settings, lab.network(name)) else ():
+    chosen = [name for name in lab.plan(settings).cleaned if name in MODEL2]
+    for name in [name for name in chosen if not lab.is_brief(settings, lab.network(name))][:1]:
+        for way, split in ways.items():
             runs[f"{name}, {way}, here"] = lab.run(lab.under(settings, split), name)
     return in_earnest(dict(sorted(runs.items(), key=lambda found: found[0].partition(",")[0])))
 
