@@ -63,10 +63,10 @@ def _known(images: ImageSet) -> int:
     """How many images, from the first on, have a known true label."""
     truth = images.true_labels
     known = 0 if truth is None else int(np.argmin(truth >= 0)) if (truth < 0).any() else len(truth)
-    if known < 20 or known == len(images) or (truth[known:] >= 0).any():
+    if known < 10 or known == len(images) or (truth[known:] >= 0).any():
         raise DataError(
             f"{images.source}: {known} of {len(images)} images have a true label before one has none.",
-            expected="true labels for the first images (20 or more) and for none of the others",
+            expected="true labels for the first images (10 or more) and for none of the others",
             mend="give clean_labels.csv fewer rows than noisy_labels.csv, starting with the first image",
         )
     return known

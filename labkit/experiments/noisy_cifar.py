@@ -35,7 +35,7 @@ IN_EARNEST = {
 }
 SMALL_BATCH = {"smoke": 16, "quick": 32}  # of cnn2, which has few true labels
 SHORT_MEMORY = 0.9  # of batch normalization in a short profile, which has few steps to get to know its images
-BRIEF = {"smoke": 100, "quick": 500}
+BRIEF = {"smoke": 50, "quick": 500}
 COPIED = "vgg_copied_decay"
 
 

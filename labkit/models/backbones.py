@@ -289,18 +289,16 @@ def _no_weights(application: Callable[..., keras.Model], happened: str) -> Model
 
 
 def _adopted(backbone: keras.Model, settled: bool) -> keras.Model:
-    """A copy whose layers are named alike in every process: Keras numbers some by what was built before."""
-    seen = Counter()
+    """The same network with layers named alike in every process: Keras numbers some by what was built before.
 
-    def adopt(layer: keras.layers.Layer) -> keras.layers.Layer:
+    It is changed in place: a copy would take as long to build as the network itself.
+    """
+    seen = Counter()
+    for layer in backbone.layers:
         kind = re.sub(r"_\d+$", "", layer.name)
-        config = layer.get_config()
         if kind.replace("_", "") == type(layer).__name__.lower():
             seen[kind] += 1
-            config["name"] = f"{kind}_{seen[kind]}"
-        normalizes = isinstance(layer, layers.BatchNormalization)
-        return (SettledNormalization if settled and normalizes else type(layer)).from_config(config)
-
-    copy = keras.models.clone_model(backbone, clone_function=adopt)
-    copy.set_weights(backbone.get_weights())
-    return copy
+            layer.name = f"{kind}_{seen[kind]}"
+        if settled and type(layer) is layers.BatchNormalization:
+            layer.__class__ = SettledNormalization
+    return backbone
