@@ -371,7 +371,7 @@ CHAPTERS: dict[str, Chapter] = {
                     "Weights that Inception starts from; with none its rows show that it runs, no more.",
                 ),
             ),
-            {"smoke": Profile(1_500, 5, 32), "quick": Profile(8_000, 5), "full": Profile()},
+            {"smoke": Profile(1_200, 4, 24), "quick": Profile(8_000, 5), "full": Profile()},
         ),
         Chapter(
             "animals",

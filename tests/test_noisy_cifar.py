@@ -19,7 +19,7 @@ from labkit.experiments import noisy_cifar_words as says
 def settings_for(folder, **parameters):
     """Smoke settings on next to no images, which every network takes for its brief ones."""
     given = {"runs": str(folder)} | parameters
-    return replace(chapters.settings("noisy_cifar", given), n=100, epochs=1, batch=64)
+    return replace(chapters.settings("noisy_cifar", given), n=lab.BRIEF["smoke"], epochs=1, batch=64)
 
 
 @pytest.fixture(scope="module")
@@ -451,7 +451,7 @@ def test_the_summary_takes_the_readers_real_runs_before_any_record(committed, se
 
 def test_the_profiles_name_the_networks_that_train_in_earnest():
     smoke, quick = (line for line in says.profiles().splitlines() if "meant to stay within" in line)
-    assert "`cnn1` and `cnn2` train for 5 epochs" in smoke and "a set of 100" in smoke
+    assert "`cnn1` and `cnn2` train for 4 epochs" in smoke and "a set of 50;" in smoke
     assert "`vgg` and `resnet8` train for 5 epochs" in quick and "a set of 500" in quick
 
 
@@ -532,7 +532,7 @@ def test_the_sizes_behind_validation_are_those_of_the_protocols(settings):
         "report000"
     )
     here = labels.transition(np.arange(20) % 10, np.arange(20) % 10, 10)
-    told = says.validated(here, lab.split(settings))
+    told = says.validated(here, lab.split(replace(settings, n=100)))
     assert "the 4,500 labels that report 000 validates on" in told
     assert "`honest` sets 1,000 true labels aside" in told and "under `honest`, 2 images validate" in told
     assert "no image validates" in says.validated(here, lab.split(lab.under(settings, "report001")))
