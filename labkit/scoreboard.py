@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -216,9 +217,15 @@ def recorded(name: str = "*") -> list[Run]:
     They come by name, of one name the longest first, of these those in thirty-two bits, then by seed.
     """
     folder = project() / RESULTS
-    found = [runs.load(path) for path in sorted(folder.rglob("*.json"))]
+    found = [_loaded(path, path.stat().st_mtime_ns) for path in sorted(folder.rglob("*.json"))]
     real = [run for run in found if fnmatchcase(run.name, name) and is_real(run)]
     return sorted(real, key=lambda run: (run.name, -_given(run), in_fewer_bits(run), run.seed))
+
+
+@lru_cache(maxsize=1024)
+def _loaded(path: Path, changed: int) -> Run:
+    """A record, read once for as long as its file does not change: a chapter asks for all of them many times."""
+    return runs.load(path)
 
 
 def is_real(run: Run) -> bool:

@@ -106,6 +106,14 @@ def test_a_verdict_on_a_run_in_fewer_bits_says_so(project):
     assert [run.seed for run in scoreboard.recorded()] == [1, 0]
 
 
+def test_records_are_read_again_when_they_change(project):
+    for accuracy in (0.5, 0.6):
+        add(project, "noisy_cifar/vgg-honest", accuracy)
+        assert [run.metrics["test"]["accuracy"] for run in scoreboard.recorded()] == [accuracy]
+    (project / "results" / "noisy_cifar" / "vgg-honest-seed0.json").unlink()
+    assert scoreboard.recorded() == []
+
+
 def test_runs_as_the_report_ran_decide_where_there_are_any(project):
     add(project, "animals/simple", 0.60)
     add(project, "animals/simple_as_run", 0.77)
