@@ -224,7 +224,7 @@ def recorded(name: str = "*") -> list[Run]:
 
 @lru_cache(maxsize=1024)
 def _loaded(path: Path, changed: int) -> Run:
-    """A record, read once for as long as its file does not change: a chapter asks for all of them many times."""
+    """A record, read once until its file changes: a chapter asks for all of them many times."""
     return runs.load(path)
 
 

@@ -164,6 +164,20 @@ def test_the_counts_are_called_equal_only_at_the_reports_size(start, monkeypatch
     assert set(results.counts_table({"mobilenetv2": start}, lab.MODES)[""]) == {"other size"}
 
 
+def test_in_smoke_the_smallest_backbone_alone_takes_every_mode():
+    def tried(**given):
+        settings = chapters.settings("animals", given)
+        return {name: lab.modes(settings, name) for name in settings.backbones}
+
+    assert tried() == {
+        "resnet50v2": ("transfer",),
+        "mobilenetv2": tuple(lab.MODES),
+        "xception": ("transfer",),
+    }
+    assert tried(backbones="resnet50v2", modes="finetune,partial") == {"resnet50v2": ("finetune", "partial")}
+    assert all(modes == tuple(lab.MODES) for modes in tried(profile="quick").values())
+
+
 def test_each_mode_starts_with_the_same_weights(start):
     model = start.again("all")
     model.set_weights([np.zeros_like(weight) for weight in start.weights])

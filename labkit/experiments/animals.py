@@ -205,6 +205,13 @@ def chosen(settings: Settings, *names: str) -> tuple[str, ...]:
     return tuple(name for name in names if name in (*settings.models, *settings.backbones))
 
 
+def modes(settings: Settings, backbone: str) -> tuple[str, ...]:
+    """The modes to try on a backbone: in smoke the smallest takes all of them, the others the first."""
+    smallest = min(settings.backbones, key=lambda name: models.card(name).counts.total)
+    few_will_do = settings.profile == "smoke" and backbone != smallest
+    return settings.modes[:1] if few_will_do else settings.modes
+
+
 def slips(settings: Settings) -> tuple[str, ...]:
     """Networks from scratch that this execution trains as the report ran them, too."""
     left_out = {"smoke": ("mid", "inception", "resnet_aug"), "quick": ("inception",), "full": ()}[
