@@ -123,8 +123,8 @@ def arithmetic(table: pd.DataFrame, source: str) -> str:
     return (
         f"The table comes from {source}. `{top}` names the true class of {by_true:.3f} of the test images, "
         f"and the given label of {by_given:.3f} of them; over all networks the arithmetic is off by at most "
-        f"{off:.3f}. *By heart* says how much oftener a network names the given label of an image that it has "
-        f"trained on: that part it has learnt by heart. It is largest for `{hearts}`, "
+        f"{off:.3f}. *By heart* says how much oftener a network names the given label of an image that it "
+        f"has trained on: that part it has learnt by heart. It is largest for `{hearts}`, "
         f"{table['by heart'][hearts]:+.3f}."
     )
 
