@@ -54,6 +54,12 @@ def noisy_cifar(images: ImageSet, protocol: str = "honest", *, seed: int = 1, sh
     known = _known(images)
     split = {"honest": _honest, "report000": _report000, "report001": _report001}[protocol]
     indices = split(len(images), known, seed)
+    empty = [name for name, index in indices.items() if index is not None and not len(index)]
+    if empty:
+        raise DataError(
+            f"{images.source}: {len(images)} images are too few for {protocol!r}; {empty[0]!r} gets none.",
+            expected=f"{known // 2 + 10} or more for {known} true labels",
+        )
     given = {"noisy", "unsure"} | ({"valid"} if protocol == "report000" else set())
     parts = {name: _part(images, index, share, name, given) for name, index in indices.items()}
     return NoisySplit(protocol=protocol, leaks=protocol == "report000", **parts)

@@ -320,6 +320,12 @@ def test_half_of_a_claim_is_told_and_left_open(records):
     assert depth.endswith("Recorded as run: not on record yet.")
 
 
+def test_the_records_bear_out_what_the_cover_says_of_the_claims_and_of_luck():
+    augmentation, depth = (line.partition(" Recorded as run")[0] for line in words.claims().data.splitlines())
+    assert augmentation.endswith("so it holds.") and depth.endswith("so it holds.")
+    assert not results.difference(results.recorded("simple"), results.recorded("simple_as_run")).clear
+
+
 def test_luck_counts_seeds_and_photos():
     one, many = (
         Side("test_accuracy", tuple(three_seeds("x", *values))) for values in ((0.6,), (0.6, 0.6, 0.6))

@@ -36,6 +36,18 @@ def test_honest_protocols_keep_test_images_out_of_everything_else(protocol, shar
     assert not split.leaks
 
 
+def test_the_smallest_sets_leave_no_part_empty_and_smaller_ones_are_refused():
+    for protocol in protocols.NOISY_PROTOCOLS:
+        for known in range(10, 40):
+            split = protocols.noisy_cifar(numbered(max(known + 1, known // 2 + 10), known), protocol)
+            assert all(len(part) for part in split.parts().values())
+    with pytest.raises(DataError, match="14 images are too few for 'report000'; 'valid' gets none") as error:
+        protocols.noisy_cifar(numbered(14, 10), "report000")
+    assert "15 or more" in str(error.value)
+    with pytest.raises(DataError, match="9 of 15 images have a true label"):
+        protocols.noisy_cifar(numbered(15, 9))
+
+
 def test_honest_validation_is_no_training_image():
     split = protocols.noisy_cifar(numbered(5000, 1000), "honest")
     valid = numbers(split.valid)
