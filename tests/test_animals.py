@@ -233,7 +233,7 @@ def test_missing_weights_are_missed_before_anything_trains(settings, tmp_path, m
     monkeypatch.setattr(lab, "build", lambda *_: pytest.fail("built without need"))
     lab.check_weights(settings)
     source = (ROOT / "notebooks" / "animals.md").read_text(encoding="utf-8")
-    assert source.index("lab.check_weights(") < source.index("lab.trained(")
+    assert source.index("lab.check_weights(") < source.index("lab.train(")
 
 
 def test_what_is_repeated_as_run_depends_on_the_profile():

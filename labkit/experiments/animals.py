@@ -140,11 +140,16 @@ class Start:
 
 def trained(settings: Settings, name: str, *, as_run: bool = False) -> tuple[keras.Model, Run]:
     """One of the report's own networks trained from scratch, and its run."""
-    parts = photos(settings, name)
     model = build(settings, name, **({"as_run": True} if as_run else {}))
+    return model, train(settings, name, model, as_run=as_run)
+
+
+def train(settings: Settings, name: str, model: keras.Model, *, as_run: bool = False) -> Run:
+    """Train a newly built one of the report's own networks."""
+    parts = photos(settings, name)
     recipe = in_as_many_steps(_recipe(settings, SCRATCH[name], as_run), settings, model, len(parts[0]))
     run = training.fit(model, *parts[:2], recipe, run=_name(name, as_run), runs=settings.runs)
-    return model, _scored(run, model, parts[2])
+    return _scored(run, model, parts[2])
 
 
 def in_as_many_steps(recipe: Recipe, settings: Settings, model: keras.Model, photos: int) -> Recipe:
