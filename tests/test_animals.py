@@ -194,16 +194,17 @@ def test_fine_tuning_trains_the_head_first_and_then_everything_slowly(settings, 
 
     def fit(model, train, valid, recipe, *, run, runs, frozen_once):
         calls.append((models.counts(model).trainable, recipe.lr, frozen_once, run))
-        return run_of("unkept", 0.5)
+        return run_of("unkept", 0.5, metrics={})
 
     monkeypatch.setattr(training, "fit", fit)
     run = lab.pretrained(settings, "mobilenetv2", "finetune", start=start)
     assert calls == [(20_486_005, 1e-3, True, None), (22_709_877, 1e-5, False, None)]
-    assert run.name == "animals/mobilenetv2_finetune" and run.metrics["test"]["n"] == 2
+    assert run.name == "animals/mobilenetv2_finetune" and not run.metrics
     real = replace(settings, profile="quick", own={**settings.own, "weights": "imagenet"})
     monkeypatch.setattr(lab, "photos", lambda *_: lab.split(settings))
-    lab.pretrained(real, "mobilenetv2", "transfer", start=start)
+    run = lab.pretrained(real, "mobilenetv2", "transfer", start=start)
     assert calls[-1] == (20_486_005, 1e-4, True, "animals/mobilenetv2_transfer")
+    assert run.metrics["test"]["n"] == len(lab.split(settings)[2])
 
 
 def test_weights_are_found_in_a_folder_by_the_backbones_name(settings, tmp_path):
@@ -455,6 +456,12 @@ def test_the_final_network_is_chosen_by_validation(records):
     assert results.final(own) is own["simple"]
 
 
+def test_a_check_without_a_score_is_not_the_final_network(records):
+    made = {"simple": run_of("simple", 0.2, data=drawn(3))}
+    made["xception_transfer"] = run_of("xception_transfer", 0.9, data=drawn(3), metrics={})
+    assert results.final(made) is made["simple"]
+
+
 def test_what_validates_best_is_the_epoch_that_was_kept(records):
     late = run_of("mid", 0.6)
     late.record["history"]["val_accuracy"][3] = 0.99  # an epoch whose weights nobody has
@@ -558,9 +565,9 @@ def test_networks_with_batch_normalization_keep_the_steps_and_others_the_batch(s
 
 
 def test_noise_and_ranges_in_numbers(settings):
-    levels = results.noise(settings)["deviation in grey levels"]
-    assert levels.tolist() == pytest.approx([2.55, 0.01])
-    assert results.noise(settings).loc["as run", "share of pixels changed"] == 0
+    table = results.noise(settings, {})
+    assert table["deviation in grey levels"].tolist() == pytest.approx([2.55, 0.01])
+    assert table.loc["as run", "share of pixels changed"] == 0
     table = results.ranges(lab.split(settings)[0])
     assert table.loc["as meant", "lowest"] < -0.5 and table.loc["as run", "lowest"] >= 0
 

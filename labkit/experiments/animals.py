@@ -110,16 +110,19 @@ def _holds(path: Path, backbone: str) -> bool:
     return plain.startswith(backbone) and plain.endswith("notop")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Start:
     """A network on a backbone as it is before any training."""
 
     model: keras.Model
-    weights: list[np.ndarray]
+    weights: list[np.ndarray] | None = None  # copied before the first training
 
     def again(self, freeze: str) -> keras.Model:
         """The network with its first weights and other layers frozen."""
-        self.model.set_weights(self.weights)
+        if self.weights is None:
+            self.weights = self.model.get_weights()
+        else:
+            self.model.set_weights(self.weights)
         return models.refreeze(self.model, freeze)
 
     def trainable(self) -> dict[str, int]:
@@ -179,13 +182,14 @@ def pretrained(
 ) -> Run:
     """Train a head on a backbone, then, except for plain transfer, the backbone's unfrozen layers too.
 
-    `start` spares building the network again for each mode: all of them begin with the same weights.
+    `start` spares building the network again for each mode: all of them begin with the same weights. What is
+    but a proof that the network trains is neither kept on the disk nor scored on test photos.
     """
     train, valid, test = photos(settings, backbone)
     model = (start or begin(settings, backbone, as_run=as_run)).again(
         "all" if mode == "finetune" else MODES[mode]
     )
-    checked = few(settings, backbone) is not None  # a proof that it trains is no product to keep on the disk
+    checked = few(settings, backbone) is not None
     name = _name(f"{backbone}_{mode}", as_run)
     fit = partial(training.fit, model, train, valid, runs=settings.runs)
     if mode == "finetune":
@@ -196,13 +200,13 @@ def pretrained(
         settings, f"report002_{mode}_{backbone}" if mode == "finetune" else f"report002_{mode}", as_run
     )
     run = fit(recipe, run=None if checked else name, frozen_once=mode == "transfer")
-    return _scored(replace(run, name=name), model, test)
+    run = replace(run, name=name)
+    return run if checked else _scored(run, model, test)
 
 
 def begin(settings: Settings, backbone: str, *, as_run: bool = False) -> Start:
     """Build a network on a backbone."""
-    model = build(settings, backbone, **({"as_run": True} if as_run else {}))
-    return Start(model, model.get_weights())
+    return Start(build(settings, backbone, **({"as_run": True} if as_run else {})))
 
 
 def chosen(settings: Settings, *names: str) -> tuple[str, ...]:

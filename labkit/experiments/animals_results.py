@@ -393,11 +393,14 @@ def _array(values: Any) -> np.ndarray:
     return keras.ops.convert_to_numpy(values)
 
 
-def noise(settings: Settings) -> pd.DataFrame:
+def noise(settings: Settings, networks: Mapping[str, keras.Model]) -> pd.DataFrame:
     """What the noise of `resnet_aug` does to a grey photo, in steps of 0 to 255."""
     rows, rng = {}, np.random.default_rng(settings.seed)
-    for says, as_run in {"as meant": False, "as run": True}.items():
-        model = models.build("resnet_aug", as_run=as_run)
+    for says, (key, as_run) in {
+        "as meant": ("resnet_aug", False),
+        "as run": ("resnet_aug_as_run", True),
+    }.items():
+        model = networks.get(key) or models.build("resnet_aug", as_run=as_run)
         order = [layer.name for layer in model.layers]
         scaled = order.index("rescale") < order.index("noise")
         level = model.get_layer("noise").stddev * (255 if scaled else 1)
@@ -553,7 +556,8 @@ def final(made: Mapping[str, Run]) -> Run:
     """The run that validates best: of the reader's on real photos, else of the recorded, else made here."""
     mine = scoreboard.of_the_reader(results_only(made))
     kept = [run for name in (*SCRATCH, *PRETRAINED) for run in recorded(name).runs]
-    return max(mine.values() or kept or results_only(made).values() or made.values(), key=validated)
+    here = results_only(made) or {name: run for name, run in made.items() if "test" in run.metrics}
+    return max(mine.values() or kept or here.values(), key=validated)
 
 
 def graph(name: str, networks: Mapping[str, keras.Model]) -> Any:

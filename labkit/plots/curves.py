@@ -31,7 +31,7 @@ def history(run: Any, *, metric: str | None = None, name: str = "", ax: Axes | N
     )
     if said["best"]:
         _mark(ax, *said["best"])
-    look.end_labels(ax, said["ends"])
+    look.end_labels({ax: said["ends"]})
     look.describe(ax, _alt_history(of, **said))
     return ax
 
@@ -39,17 +39,18 @@ def history(run: Any, *, metric: str | None = None, name: str = "", ax: Axes | N
 def loss_and_accuracy(run: Any, *, name: str = "") -> Figure:
     """Loss and accuracy of one run side by side."""
     figure, panels = plt.subplots(1, 2, figsize=(look.WIDTH, 2.9), layout="constrained")
+    name, ends = name or _name(run), {}
+    if name:
+        figure.suptitle(name, x=0.01, ha="left", fontsize=10.5, fontweight="bold")
+        look.describe(figure, f"Training of {name}.")
     for metric, ax in zip((None, "loss"), panels, strict=True):
         said = _draw(run, metric, ax)
         ax.set_title(said["metric"].capitalize(), loc="left", fontsize=9.5, fontweight="bold")
         if said["best"]:
             _mark(ax, *said["best"])
-        look.end_labels(ax, said["ends"])
+        ends[ax] = said["ends"]
         look.describe(ax, _alt_history("", **said))
-    name = name or _name(run)
-    if name:
-        figure.suptitle(name, x=0.01, ha="left", fontsize=10.5, fontweight="bold")
-        look.describe(figure, f"Training of {name}.")
+    look.end_labels(ends)
     return figure
 
 
@@ -78,7 +79,7 @@ def histories(
         said.append(f"{name} {best:.3f} at best")
     _decorate(ax, metric, x)
     look.title(ax, title or f"{_spoken(metric).capitalize()} of {len(runs)} runs")
-    look.end_labels(ax, ends)
+    look.end_labels({ax: ends})
     look.describe(ax, f"Line chart of {_spoken(metric)} against {_spoken(x)}: {', '.join(said)}.")
     return ax
 

@@ -5,7 +5,7 @@ import io
 import re
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import matplotlib as mpl
@@ -131,16 +131,23 @@ def grid(ax: Axes, axis: str = "y") -> None:
     ax.grid(visible=True, axis=axis, color=FAINT, linewidth=0.6)
 
 
-def end_labels(ax: Axes, lines: Sequence[tuple[float, float, str, str]]) -> None:
-    """Name lines, given as (last x, last y, text, colour), right of the axes, with a thread to early ends."""
-    if not lines:
-        return
-    figure = ax.get_figure(root=True)
-    figure.draw_without_rendering()  # settles the layout, so that distances are final
-    pixels = ax.transData.transform([(x, y) for x, y, *_ in lines])
-    places = _apart(pixels[:, 1], 11 * figure.dpi / 72)
+def end_labels(lines: Mapping[Axes, Sequence[tuple[float, float, str, str]]]) -> None:
+    """Name the lines of axes of one figure, given as (last x, last y, text, colour), right of those axes.
+
+    A thread leads to a line that ends early.
+    """
+    named = {ax: ends for ax, ends in lines.items() if ends}
+    if named:
+        next(iter(named)).get_figure(root=True).draw_without_rendering()  # settles the layout and distances
+    for ax, ends in named.items():
+        _name_ends(ax, ends)
+
+
+def _name_ends(ax: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
+    pixels = ax.transData.transform([(x, y) for x, y, *_ in ends])
+    places = _apart(pixels[:, 1], 11 * ax.get_figure(root=True).dpi / 72)
     inside = ax.transAxes.inverted().transform(np.column_stack([pixels[:, 0], places]))
-    for (x, y, text, colour), (across, up) in zip(lines, inside, strict=True):
+    for (x, y, text, colour), (across, up) in zip(ends, inside, strict=True):
         thread = {
             "arrowstyle": "-",
             "color": colour,
