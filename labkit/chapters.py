@@ -395,7 +395,7 @@ CHAPTERS: dict[str, Chapter] = {
                 ),
                 _names("modes", ("transfer", "finetune", "partial"), "How much of a backbone is trained."),
             ),
-            {"smoke": Profile(60, 1, 16), "quick": Profile(None, 5, 32), "full": Profile()},
+            {"smoke": Profile(60, 1, 16), "quick": Profile(None, 4, 32), "full": Profile()},
         ),
         Chapter(
             "dual_cifar",

@@ -331,8 +331,11 @@ def compare(chapter: str, these: Iterable[Run] = ()) -> "Styler":
             }
         )
     style = pd.DataFrame(entries).style.hide(axis="index")  # a plain table would cut long texts
-    narrow = [{"selector": "th, td", "props": "font-size: 0.82rem; padding: 0.3rem 0.5rem 0.3rem 0"}]
-    return style.set_uuid(chapter).set_table_styles(narrow)
+    look = [
+        {"selector": "th, td", "props": "font-size: 0.82rem; padding: 0.3rem 0.5rem 0.3rem 0"},
+        {"selector": "td:last-child", "props": "width: 38%"},  # verdicts are sentences
+    ]
+    return style.set_uuid(chapter).set_table_styles(look)
 
 
 def _with_cost(row: Row, macs: Mapping[str, int]) -> str:

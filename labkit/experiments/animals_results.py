@@ -456,9 +456,9 @@ def _every_run(names: Iterable[str], made: Mapping[str, Run]) -> dict[str, Run]:
     """All runs of the first name that has any: the reader's on real photos, else recorded, else made here."""
 
     def here(runs: Mapping[str, Run]) -> list[dict[str, Run]]:
-        return [{f"{name}, this execution": runs[name]} for name in names if name in runs]
+        return [{f"{name}, here": runs[name]} for name in names if name in runs]
 
-    kept = [{f"{name}, recorded, seed {run.seed}": run for run in recorded(name).runs} for name in names]
+    kept = [{f"{name}, seed {run.seed}": run for run in recorded(name).runs} for name in names]
     mine = scoreboard.of_the_reader(results_only(made))
     return next(filter(None, [*here(mine), *kept, *here(made)]), {})
 
