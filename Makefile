@@ -60,7 +60,7 @@ digest: $(INSTALLED)  ## print a digest of everything that can change a result
 	@$(PY) -m labkit.book digest $(PARAMS)
 
 test: $(INSTALLED)  ## run the tests
-	@$(PY) -m pytest -n 2 --dist loadfile
+	@$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-long: $(INSTALLED)  ## run the tests that take minutes
 	@$(PY) -m pytest -m long

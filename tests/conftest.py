@@ -18,6 +18,14 @@ import labkit  # noqa: F401  before any test imports Keras: it says how TensorFl
 
 ROOT = Path(__file__).resolve().parents[1]
 GENERATED = shutil.ignore_patterns(".*", "_build", "__pycache__", "*.egg-info", "*.out.ipynb")
+# Files that take minutes, begun first so that no worker is left with one of them at the end; the pages are
+# visited long after another worker began to build them.
+FIRST = ("notebooks", "workflow", "training", "book", "models", "pages")
+
+
+def pytest_collection_modifyitems(items):
+    files = [f"test_{name}.py" for name in FIRST]
+    items.sort(key=lambda item: files.index(item.path.name) if item.path.name in files else len(files))
 
 
 @pytest.fixture(scope="session")
