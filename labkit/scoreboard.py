@@ -333,7 +333,7 @@ def compare(chapter: str, these: Iterable[Run] = ()) -> "Styler":
     style = pd.DataFrame(entries).style.hide(axis="index")  # a plain table would cut long texts
     look = [
         {"selector": "th, td", "props": "font-size: 0.82rem; padding: 0.3rem 0.5rem 0.3rem 0"},
-        {"selector": "td:last-child", "props": "width: 38%"},  # verdicts are sentences
+        {"selector": "td:last-child", "props": "width: 32%"},  # verdicts are sentences
     ]
     return style.set_uuid(chapter).set_table_styles(look)
 
