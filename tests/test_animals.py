@@ -506,6 +506,14 @@ def test_costs_and_records_are_counted_alike(records):
     )
 
 
+def test_what_slips_cost_is_told_from_luck(records):
+    assert "No network is on record both ways" in words.slips_cost().data
+    records += [run_of("simple", 0.6), run_of("simple_as_run", 0.58), run_of("mid", 0.7)]
+    assert "both ways: 1." in words.slips_cost().data and "none of them" in words.slips_cost().data
+    records.append(run_of("mid_as_run", 0.8))
+    assert "luck gives for `mid` -10.0 ±" in words.slips_cost().data
+
+
 def test_sentences_that_compare_are_computed(records, start, monkeypatch):
     assert "+10.7 points in report 002; recorded: not on record yet" in words.step("mid", "simple").data
     records += three_seeds("mid", 0.7, 0.7, 0.7) + three_seeds("simple", 0.5, 0.5, 0.5)

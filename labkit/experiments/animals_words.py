@@ -265,6 +265,19 @@ def _depth_holds(ending: str) -> str:
     return f"{told}, so it holds"
 
 
+def slips_cost() -> Markdown:
+    """Whether any network on record does better or worse as the report ran it than luck gives."""
+    sides = {name: (recorded(name), recorded(f"{name}_as_run")) for name in (*SCRATCH, *PRETRAINED)}
+    apart = {name: found for name, both in sides.items() if (found := difference(*both))}
+    if not apart:
+        return Markdown("No network is on record both ways yet.")
+    clear = [f"`{name}` {found}" for name, found in apart.items() if abs(found.points) > found.luck]
+    said = f"Networks on record both ways: {len(apart)}. As meant minus as run is more than luck gives for "
+    if clear:
+        return Markdown(f"{said}{', '.join(clear)}.")
+    return Markdown(f"{said}none of them: what the slips cost together, these photos cannot tell.")
+
+
 def told(run: Run) -> Markdown:
     """The test of one run in a sentence."""
     test = run.metrics["test"]
