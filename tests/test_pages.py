@@ -1,7 +1,5 @@
 """Every page of the built book as a reader meets it: in Chromium, from disk, without a network."""
 
-import shutil
-
 import nbformat
 import pytest
 from bs4 import BeautifulSoup
@@ -73,9 +71,7 @@ def test_a_broken_page_is_seen(tmp_path):
         '<body><img src="gone.png"><p style="width: 900px">wide</p><b style="color: #ddd">pale</b><i>dim</i>'
         '<script src="http://127.0.0.1:9/x.js"></script><script>undefinedName()</script></body></html>'
     )
-    shutil.copy(tmp_path / "page.html", tmp_path / "another.html")
-    again, visit = browser.visit_all(tmp_path)
-    assert again.axe == visit.axe
+    (visit,) = browser.visit_all(tmp_path)
     assert any("gone.png" in url for url in visit.failed) and any("x.js" in url for url in visit.failed)
     assert any("undefinedName" in error for error in visit.errors)
     assert visit.pictures and visit.wider > 0

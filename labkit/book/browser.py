@@ -32,9 +32,8 @@ OPTIONS = "preload: false, resultTypes: ['violations']"
 SHOWN = """({violations}) => violations.map((found) =>
   [found.impact, found.id, found.nodes.slice(0, 3).map((node) => node.target.join(' ')).join('; ')])"""
 RULES = f"() => axe.run({{{OPTIONS}, rules: {{'color-contrast': {{enabled: false}}}}}}).then({SHOWN})"
-# Contrast takes longer than all other rules, and is one where letters and ground are: three places of each,
-# and none of those that were found right on an earlier page.
-CONTRAST = f"""(right) => {{
+# Contrast takes longer than all other rules, and is one where letters and ground are: three places of each.
+CONTRAST = f"""() => {{
   const ground = (node) => {{
     const style = getComputedStyle(node);
     const solid = !/, 0\\)$|transparent/.test(style.backgroundColor);
@@ -49,11 +48,8 @@ CONTRAST = f"""(right) => {{
     const kind = [style.color, style.fontSize, style.fontWeight, ground(node)].join();
     (places[kind] ??= []).push(node);
   }}
-  const kinds = Object.keys(places).filter((kind) => !right.includes(kind));
-  if (!kinds.length) return {{kinds, found: []}};
-  const include = kinds.flatMap((kind) => places[kind].slice(0, 3));
-  return axe.run({{include}}, {{{OPTIONS}, runOnly: ['color-contrast']}})
-    .then({SHOWN}).then((found) => ({{kinds, found}}));
+  const include = Object.values(places).flatMap((nodes) => nodes.slice(0, 3));
+  return axe.run({{include}}, {{{OPTIONS}, runOnly: ['color-contrast']}}).then({SHOWN});
 }}"""
 DARK = "() => { document.documentElement.dataset.theme = 'dark'; }"
 
@@ -92,9 +88,8 @@ def pages(html: Path) -> list[Path]:
 
 def visit_all(html: Path) -> list[Visit]:
     """Open every page, as on a desk, as on a phone, and in the dark."""
-    right: set[str] = set()
     with _context() as context:
-        return [_visit(context, page, html, right) for page in pages(html)]
+        return [_visit(context, page, html) for page in pages(html)]
 
 
 def report(html: Path) -> str:
@@ -152,7 +147,7 @@ def _context() -> Iterator["BrowserContext"]:
         browser.close()
 
 
-def _visit(context: "BrowserContext", page: Path, html: Path, right: set[str]) -> Visit:
+def _visit(context: "BrowserContext", page: Path, html: Path) -> Visit:
     tab = context.new_page()
     asked, failed, errors = [], [], []
     tab.on("request", lambda request: asked.append(request.url))
@@ -164,7 +159,7 @@ def _visit(context: "BrowserContext", page: Path, html: Path, right: set[str]) -
     remote = [url for url in asked if urlsplit(url).scheme not in ("file", "data", "blob")]
     pictures = [*tab.evaluate(BROKEN), *tab.evaluate(SILENT)]
     paint = round(tab.evaluate(PAINT))
-    axe = _axe(tab, right)
+    axe = _axe(tab)
     tab.set_viewport_size(PHONE)
     tab.evaluate(READY)
     wider = tab.evaluate(WIDER)
@@ -185,22 +180,14 @@ def _visit(context: "BrowserContext", page: Path, html: Path, right: set[str]) -
     )
 
 
-def _axe(tab: "Page", right: set[str]) -> list[str]:
-    """What axe finds; `right` grows by the letters and grounds of this page if there is contrast in all."""
+def _axe(tab: "Page") -> list[str]:
     tab.evaluate(files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8"))
     tab.add_style_tag(content=STILL)
-    found = [("light", *finding) for finding in [*tab.evaluate(RULES), *_contrast(tab, right)]]
+    found = [("light", *finding) for rules in (RULES, CONTRAST) for finding in tab.evaluate(rules)]
     tab.evaluate(DARK)
     tab.evaluate(READY)
-    found += [("dark", *finding) for finding in _contrast(tab, right)]
+    found += [("dark", *finding) for finding in tab.evaluate(CONTRAST)]
     return [f"{page}: {rule} ({where})" for page, impact, rule, where in found if impact in GRAVE]
-
-
-def _contrast(tab: "Page", right: set[str]) -> list[list[str]]:
-    seen = tab.evaluate(CONTRAST, sorted(right))
-    if not seen["found"]:
-        right.update(seen["kinds"])
-    return seen["found"]
 
 
 @cache
