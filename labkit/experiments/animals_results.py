@@ -396,11 +396,8 @@ def _array(values: Any) -> np.ndarray:
 def noise(settings: Settings, networks: Mapping[str, keras.Model]) -> pd.DataFrame:
     """What the noise of `resnet_aug` does to a grey photo, in steps of 0 to 255."""
     rows, rng = {}, np.random.default_rng(settings.seed)
-    for says, (key, as_run) in {
-        "as meant": ("resnet_aug", False),
-        "as run": ("resnet_aug_as_run", True),
-    }.items():
-        model = networks.get(key) or models.build("resnet_aug", as_run=as_run)
+    for says, key in {"as meant": "resnet_aug", "as run": "resnet_aug_as_run"}.items():
+        model = networks.get(key) or models.build("resnet_aug", as_run=says == "as run")
         order = [layer.name for layer in model.layers]
         scaled = order.index("rescale") < order.index("noise")
         level = model.get_layer("noise").stddev * (255 if scaled else 1)
