@@ -333,6 +333,7 @@ def compare(chapter: str, these: Iterable[Run] = ()) -> "Styler":
     style = pd.DataFrame(entries).style.hide(axis="index")  # a plain table would cut long texts
     look = [
         {"selector": "th, td", "props": "font-size: 0.82rem; padding: 0.3rem 0.5rem 0.3rem 0"},
+        {"selector": "td:nth-child(3), td:nth-child(4)", "props": "min-width: 5.5em"},  # means with their ±
         {"selector": "td:last-child", "props": "width: 32%"},  # verdicts are sentences
     ]
     return style.set_uuid(chapter).set_table_styles(look)

@@ -252,8 +252,9 @@ def _write_near(ax: Axes, name: str, point: tuple[float, float], taken: Sequence
         (-6, -2, "right", "top"),
     )
     for last, (right, up, across, over) in enumerate(sides, start=1):
-        look_of = {"ha": across, "va": over, "fontsize": 8}
+        look_of = {"ha": across, "va": over, "fontsize": 8, "zorder": 2.5}  # over lines and below dots
         text = ax.annotate(name, point, xytext=(right, up), textcoords="offset points", **look_of)
+        text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})
         extent = text.get_window_extent()
         if last == len(sides) or not any(extent.overlaps(other) for other in taken):
             break
