@@ -192,6 +192,7 @@ def coloured(table: pd.DataFrame) -> "Styler":
     shares = [name for name in table if name.endswith(("training", "validation"))]
     formats = {**dict.fromkeys(shares, "{:.4f}"), "gap": "{:+.4f}", "fastest epoch, s": "{:.1f}"}
     formats |= dict.fromkeys(("epochs", "report: epochs"), "{:.0f}")
+    formats["model"] = lambda name: name.replace("_", "_<wbr>")  # where a long name may break
     styled = table.reset_index().style.format(formats, na_rep="–").hide(axis="index")
     # Two thirds of the colour map: black figures stay readable on all of it.
     styled = styled.background_gradient(
@@ -201,8 +202,9 @@ def coloured(table: pd.DataFrame) -> "Styler":
     styled = styled.map(lambda value: blank if pd.isna(value) else "", subset=shares)
     styled = styled.relabel_index([_SHORT.get(name, name) for name in styled.columns], axis="columns")
     narrow = [
-        {"selector": "th, td", "props": "font-size: 0.75rem; padding: 0.3rem"},
-        {"selector": "td:nth-child(11)", "props": "min-width: 8rem"},  # the note, where there is one
+        {"selector": "th, td", "props": "font-size: 0.75rem; padding: 0.3rem 0.15rem"},
+        {"selector": "td:first-child", "props": "min-width: 4.9rem"},  # a short name in one line
+        {"selector": "td:nth-child(11)", "props": "min-width: 4.5rem"},  # the note, where there is one
     ]
     return styled.set_table_styles(narrow).set_table_attributes('class="table sortable"')
 
