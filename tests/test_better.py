@@ -63,3 +63,10 @@ def test_the_student_is_scored_on_images_that_no_protocol_touches(tmp_path):
 def test_the_page_says_what_was_not_run(monkeypatch):
     monkeypatch.setattr(better_page.scoreboard, "recorded", lambda *_: [])
     assert better_page.full().count("not run yet") == len(better_page.GOALS)
+
+
+def test_the_page_says_what_a_teacher_reaches_by_itself():
+    teacher = better_page.scoreboard.recorded("noisy_cifar/better_teacher*")[0]
+    page = better_page.full()
+    assert f"`{teacher.name}`, seed {teacher.seed}) reaches {teacher.metrics['test']['accuracy']:.4f}" in page
+    assert page.count("A teacher by itself") == 1
