@@ -37,6 +37,7 @@ PRETRAINED = ("resnet50v2", "mobilenetv2", "xception", "inception_transfer", "ef
 THROUGHPUT = 85e9  # multiply-adds a second in training, measured on two cores with plain convolutions
 PASSES = 3  # a training step costs about three forward passes
 LESS = ("--epochs", "--n", "--pairs_per_epoch")  # options that cut a recipe short
+NEARLY = 0.95  # of the most that a run was given is as much: a filter leaves other images with every seed
 LUCK = 0.01  # between seeds, where it was not measured: the reports' own reruns differ by that much
 
 
@@ -219,7 +220,14 @@ def recorded(name: str = "*") -> list[Run]:
     folder = project() / RESULTS
     found = [_loaded(path, path.stat().st_mtime_ns) for path in sorted(folder.rglob("*.json"))]
     real = [run for run in found if fnmatchcase(run.name, name) and is_real(run)]
-    return sorted(real, key=lambda run: (run.name, -_given(run), in_fewer_bits(run), run.seed))
+    most: dict[str, float] = {}
+    for run in real:
+        most[run.name] = max(most.get(run.name, 0), NEARLY * _given(run))
+
+    def order(run: Run) -> tuple:
+        return (run.name, -min(_given(run), most[run.name]), in_fewer_bits(run), run.seed)
+
+    return sorted(real, key=order)
 
 
 @lru_cache(maxsize=1024)
@@ -242,7 +250,7 @@ def longest(found: Iterable[Run]) -> list[Run]:
     """Of runs of one experiment those that were given most, in thirty-two bits where there are such."""
     found = list(found)
     most = max(map(_given, found), default=0)
-    alike = [run for run in found if _given(run) == most]
+    alike = [run for run in found if _given(run) >= NEARLY * most]
     return [run for run in alike if not in_fewer_bits(run)] or alike
 
 

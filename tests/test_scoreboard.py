@@ -40,9 +40,10 @@ def add(
     given="",
     epochs=None,
     precision="float32",
+    trained_on=100,
     **metrics,
 ):
-    data = {"train": {"source": source, "fingerprint": DIGEST, "n": 100}, "valid": None}
+    data = {"train": {"source": source, "fingerprint": DIGEST, "n": trained_on}, "valid": None}
     made = record(name=name, seed=seed, data=data, metrics={part: scores(accuracy, **metrics)})
     made["command"] += given
     made["recipe"] |= {"epochs": epochs or made["recipe"]["epochs"], "precision": precision}
@@ -89,6 +90,15 @@ def test_a_run_that_was_cut_short_is_not_compared_and_counts_only_until_there_is
     add(project, "dual_cifar/accnl", 0.76, epochs=250)
     row = scoreboard.row("dual_cifar/accnl")
     assert (row.as_meant.values, row.verdict) == ((0.76,), "reproduced")
+
+
+def test_seeds_count_alike_whose_filter_left_a_few_images_more_or_fewer(project):
+    left = {0: 13_477, 1: 13_565, 2: 13_529}
+    for seed, images in left.items():
+        add(project, "noisy_cifar/cnn2_filter-honest", 0.5, seed=seed, trained_on=images)
+    add(project, "noisy_cifar/cnn2_filter-honest", 0.1, seed=3, trained_on=4_000)
+    assert len(scoreboard.row("noisy_cifar/cnn2_filter").as_meant.values) == 3
+    assert [run.seed for run in scoreboard.recorded()] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(("accuracy", "says"), [(0.60, "6.0 points below"), (0.75, "9.0 points above")])
