@@ -13,6 +13,7 @@ from labkit.plots import look
 from labkit.plots.curves import summary_of
 
 SHOWN = 30  # bars that can still be read one by one
+CLEAR = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # keeps a name clear of lines below it
 TIMES = (1, 10, 30, 60, 300, 600, 1800, 3600, 3 * 3600, 10 * 3600, 30 * 3600, 100 * 3600)  # seconds
 
 
@@ -214,7 +215,7 @@ def _bars(ax: Axes, names: Sequence[str], values: Sequence[float], texts: Sequen
     places = np.arange(len(names))[::-1]
     bars = ax.barh(places, values, height=0.66, color=look.BAR)
     for text in ax.bar_label(bars, texts, padding=3, fontsize=8, color=look.MUTED):
-        text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})
+        text.set_bbox(CLEAR)
     ax.set_yticks(places, names)
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
@@ -254,7 +255,7 @@ def _write_near(ax: Axes, name: str, point: tuple[float, float], taken: Sequence
     for last, (right, up, across, over) in enumerate(sides, start=1):
         look_of = {"ha": across, "va": over, "fontsize": 8, "zorder": 2.5}  # over lines and below dots
         text = ax.annotate(name, point, xytext=(right, up), textcoords="offset points", **look_of)
-        text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})
+        text.set_bbox(CLEAR)
         extent = text.get_window_extent()
         if last == len(sides) or not any(extent.overlaps(other) for other in taken):
             break
