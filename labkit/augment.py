@@ -78,6 +78,13 @@ def cutmix(
     return np.where(box[..., None], other_x, x), _blend_targets(y, other_y, kept)
 
 
+def basic_cutmix(
+    x: np.ndarray, y: Targets, rng: np.random.Generator, **options: Any
+) -> tuple[np.ndarray, Targets]:
+    """Flip and shift each image, then paste a partner's box into it."""
+    return cutmix(*basic(x, y, rng), rng, **options)
+
+
 def cutmix_unit(
     x: np.ndarray, y: Targets, rng: np.random.Generator, **options: Any
 ) -> tuple[np.ndarray, Targets]:
@@ -131,7 +138,13 @@ def _blend_targets(y: Targets, other: Targets, share: np.ndarray) -> Targets:
 # The first word of every seed, so that no two uses of one seed share random numbers.
 _ORDER, _SECOND_ORDER, _AUGMENT = 1, 2, 3
 
-_AUGMENTATIONS = {"basic": basic, "mixup": mixup, "cutmix": cutmix, "cutmix_unit": cutmix_unit}
+_AUGMENTATIONS = {
+    "basic": basic,
+    "mixup": mixup,
+    "cutmix": cutmix,
+    "basic_cutmix": basic_cutmix,
+    "cutmix_unit": cutmix_unit,
+}
 NAMES = tuple(_AUGMENTATIONS)
 
 

@@ -11,7 +11,7 @@ OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
 SCHEDULES = ("constant", "plateau", "cosine", "onecycle")
 MONITORS = ("val_accuracy", "val_loss", "accuracy", "loss")
 LOSSES = {"crossentropy": (), "gce": ("q",), "forward": ()}
-AUGMENTATIONS = (None, "basic", "mixup", "cutmix", "cutmix_unit")
+AUGMENTATIONS = (None, "basic", "mixup", "cutmix", "basic_cutmix", "cutmix_unit")
 PRECISIONS = ("float32", "mixed_bfloat16")
 PARTNERS = ("batch", "shuffle")
 _PLATEAU_DEFAULTS = {
@@ -295,6 +295,7 @@ BETTER = Recipe(
     augment="basic",
     restore_best=False,
 )
+BETTER_CUTMIX = BETTER.but(augment="basic_cutmix")
 BETTER_DUAL = BETTER.but(augment=None)  # the components move before they are averaged
 BETTER_NOISY_TEACHER = BETTER.but(epochs=14, loss="forward", label_smoothing=0.0)
 BETTER_NOISY_STUDENT = BETTER.but(epochs=22)
@@ -330,4 +331,5 @@ RECIPES: dict[str, Recipe] = {
     "better_noisy_student": BETTER_NOISY_STUDENT,
     "better_dual": BETTER_DUAL,
     "better_cifar100": BETTER,
+    "better_cifar100_cutmix": BETTER_CUTMIX,
 }

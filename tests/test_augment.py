@@ -91,6 +91,19 @@ def test_cutmix_labels_follow_the_pasted_area():
         )
 
 
+def test_boxes_are_pasted_from_and_into_images_that_moved():
+    x = np.zeros((500, 16, 16, 3), np.uint8)
+    x[:, :, :8] = 100  # bright on the left; flipped, on the right
+    x[250:] += 50
+    y = one_hot(500)
+    mixed, labels = augment.basic_cutmix(x, y, np.random.default_rng(0))
+    moved, _ = augment.basic(x, y, np.random.default_rng(0))
+    kept = (mixed == moved).all(axis=(1, 2, 3))
+    assert 0.1 < kept.mean() < 0.9  # some boxes are too small to see, most are not
+    assert (labels.max(axis=1) < 1).mean() > 0.5
+    assert set(np.unique(mixed)) == set(np.unique(moved))
+
+
 def test_cutmix_pastes_the_expected_area_at_the_borders_too():
     side = np.full(200_000, 0.5)
     marks = augment._interval(side, 16, np.random.default_rng(0))

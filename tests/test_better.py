@@ -71,3 +71,20 @@ def test_the_page_says_what_a_teacher_reaches_by_itself():
     assert teachers and page.count("A teacher by itself") == len(teachers)
     for run in teachers:
         assert f"`{run.name}`, seed {run.seed}) reaches {run.metrics['test']['accuracy']:.4f}" in page
+
+
+def test_a_change_is_judged_on_validation_images_and_never_tested(tmp_path, monkeypatch):
+    (name,) = better_page.TRIED
+    run = experiments.run(name, profile="smoke", runs=str(tmp_path))
+    assert "test" not in run.metrics and run.record["recipe"]["augment"] == "basic_cutmix"
+    base = experiments.run("cifar100/better", profile="smoke", runs=str(tmp_path))
+    for same in ("model", "data", "seed"):
+        assert run.record[same] == base.record[same]
+    told = {"cifar100/better": [base], name: [run]}
+    monkeypatch.setattr(better_page.scoreboard, "recorded", lambda name: told.get(name, []))
+    reached, gained = run.record["history"]["val_accuracy"], base.record["history"]["val_accuracy"]
+    page = better_page.tried()
+    assert f"{reached[-1]:.4f}" in page and f"{100 * (reached[-1] - gained[-1]):+.1f}" in page
+    assert f"`{name}`, seed 0" in page
+    told.pop(name)
+    assert better_page.tried().count("not run yet") == 1

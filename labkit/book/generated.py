@@ -27,6 +27,7 @@ def write(stage: Path, gallery: Gallery) -> None:
     folder.mkdir()
     pieces = {
         "better": better_page.full(),
+        "tried": better_page.tried(),
         "findings": cover.findings(),
         "score": score_page.short(),
         "scoreboard": score_page.full(gallery.macs),
