@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -58,6 +60,18 @@ def test_the_student_is_scored_on_images_that_no_protocol_touches(tmp_path):
     run = experiments.run("noisy_cifar/better", profile="smoke", runs=str(tmp_path))
     apart = noisy_cifar.unseen(noisy_cifar.brief(settings("noisy_cifar"), better.NETWORK))
     assert run.metrics["test"]["fingerprint"] == apart.fingerprint()
+
+
+def test_the_page_has_a_line_for_the_runs_in_fewer_bits(monkeypatch):
+    (wide, *_) = better_page.scoreboard.recorded("dual_cifar/better")
+    recipe = wide.record["recipe"] | {"precision": "mixed_bfloat16"}
+    narrow = replace(wide, record={**wide.record, "recipe": recipe, "seconds": 1200})
+    monkeypatch.setattr(
+        better_page.scoreboard, "recorded", lambda name: [wide, narrow] * name.startswith("dual_cifar")
+    )
+    lines = [line for line in better_page.full().splitlines() if line.startswith("| [Two images")]
+    assert ["| 32 |" in line and "(1 seed)" in line for line in lines] == [True, False]
+    assert "| 16 | 20 |" in lines[1]
 
 
 def test_the_page_says_what_was_not_run(monkeypatch):

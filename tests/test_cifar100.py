@@ -317,6 +317,9 @@ def test_a_step_past_the_reports_is_no_candidate_of_the_chapter(records, tmp_pat
     records.append(run_of("custom_vgg16_search_again", 0.6, test=0.6))
     assert results.shown_test(here) is records[1]
     assert len(results.ledger(here, tmp_path)) == 2
+    table = results.elsewhere(records[1])
+    assert {"better, ours", "custom_vgg16_search_again, ours"} <= set(table.index)
+    assert "mlp, ours" not in results.elsewhere(here).index
 
 
 def test_a_step_past_the_reports_is_shown_as_such_while_no_candidate_was_tested(records, tmp_path):

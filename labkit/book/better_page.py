@@ -13,10 +13,10 @@ BITS = {"float32": "32 bits", "mixed_bfloat16": "16 bits (bfloat16)"}
 
 
 def full() -> str:
-    """One table over the chapters, and the command of every run."""
-    header = ("chapter", "goal", "reached", f"minutes, {BUDGET} meant", "parameters", "images seen")
-    lines = [_line(chapter, _runs(chapter)) for chapter in GOALS]
-    runs = [run for chapter in GOALS for run in _runs(chapter)]
+    """One table over the chapters, in as many bits as were computed in, and the command of every run."""
+    header = ("chapter", "goal", "reached", "bits", f"minutes, {BUDGET} meant", "parameters", "images seen")
+    lines = [line for chapter in GOALS for line in _lines(chapter)]
+    runs = [run for chapter in GOALS for run in _runs(_stages(chapter))]
     return "\n".join([markdown.table(header, lines), *_teachers(), *map(_how, runs)])
 
 
@@ -51,8 +51,9 @@ def _stages(chapter: str) -> list[Run]:
     return scoreboard.recorded(f"{chapter}/better*")
 
 
-def _runs(chapter: str) -> list[Run]:
-    return [run for run in _stages(chapter) if "teacher" not in run.name.split("/")[1]]
+def _runs(stages: list[Run]) -> list[Run]:
+    """Those of the runs that are the end of their chapter's way."""
+    return [run for run in stages if "teacher" not in run.name.split("/")[1]]
 
 
 def _teachers() -> list[str]:
@@ -65,22 +66,29 @@ def _teachers() -> list[str]:
     return [f"\n{says.format(*facts)}\n" for facts in told]
 
 
-def _line(chapter: str, runs: list[Run]) -> tuple[str, ...]:
-    link = f"[{chapters.CHAPTERS[chapter].title}](../notebooks/{chapter}.ipynb)"
-    goal = f"{GOALS[chapter]:.2f}"
-    if not runs:
-        return (link, goal, "not run yet", "–", "–", "–")
-    reached = evaluation.spread([run.metrics["test"]["accuracy"] for run in runs])
-    stages = [stage.record for stage in _stages(chapter)]
-    seen = sum(stage["data"]["train"]["n"] * stage["recipe"]["epochs"] for stage in stages)
+def _lines(chapter: str) -> list[tuple[str, ...]]:
+    """What a chapter's runs reached, a line for those in 32 bits and one for those in fewer."""
+    title = f"[{chapters.CHAPTERS[chapter].title}](../notebooks/{chapter}.ipynb)"
+    start = (title, f"{GOALS[chapter]:.2f}")
+    alike = {bits: [run for run in _stages(chapter) if _bits(run) == bits] for bits in BITS}
+    lines = [(*start, *_reached(bits, stages)) for bits, stages in alike.items() if _runs(stages)]
+    return lines or [(*start, "not run yet", "–", "–", "–", "–")]
+
+
+def _reached(bits: str, stages: list[Run]) -> tuple[str, ...]:
+    runs = _runs(stages)
+    seen = sum(stage.record["data"]["train"]["n"] * stage.record["recipe"]["epochs"] for stage in stages)
     return (
-        link,
-        goal,
-        str(reached),
-        f"{sum(stage['seconds'] for stage in stages) / len(runs) / 60:.0f}",
+        str(evaluation.spread([run.metrics["test"]["accuracy"] for run in runs])),
+        BITS[bits].partition(" ")[0],
+        f"{sum(stage.seconds for stage in stages) / len(runs) / 60:.0f}",
         f"{runs[0].record['model']['parameters']['total']:,}",
         f"{seen // len(runs):,}",
     )
+
+
+def _bits(run: Run) -> str:
+    return run.record["recipe"]["precision"]
 
 
 def _how(run: Run) -> str:
@@ -89,5 +97,5 @@ def _how(run: Run) -> str:
 
 
 def _command(run: Run, tested: str = "") -> str:
-    says = f"{tested}Computed in {BITS[run.record['recipe']['precision']]}."
+    says = f"{tested}Computed in {BITS[_bits(run)]}."
     return markdown.dropdown(f"`{run.name}`, seed {run.seed}", says, markdown.code(run.record["command"]))
