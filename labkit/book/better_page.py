@@ -22,7 +22,7 @@ def full() -> str:
 
 def tried() -> str:
     """What changes of the network for a hundred classes did on validation images; none of them was tested."""
-    header = ("network and recipe", "validation accuracy", "points more", "minutes")
+    header = ("network and recipe", "validation accuracy", "difference in points", "minutes")
     names = {"cifar100/better": "as above", **TRIED}
     lines = [_trial(name, what) for name, what in names.items()]
     hows = [_command(run) for name in TRIED for run in scoreboard.recorded(name)]
