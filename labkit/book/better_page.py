@@ -93,9 +93,9 @@ def _bits(run: Run) -> str:
 
 def _how(run: Run) -> str:
     test = run.metrics["test"]
-    return _command(run, f"Tested on {test['n']:,} images of {test['source']}. ")
+    return _command(run, f"Tested on {test['n']:,} images of {test['source']}.")
 
 
-def _command(run: Run, tested: str = "") -> str:
-    says = f"{tested}Computed in {BITS[_bits(run)]}."
-    return markdown.dropdown(f"`{run.name}`, seed {run.seed}", says, markdown.code(run.record["command"]))
+def _command(run: Run, *says: str) -> str:
+    title = f"`{run.name}`, seed {run.seed}, in {BITS[_bits(run)]}"
+    return markdown.dropdown(title, *says, markdown.code(run.record["command"]))
