@@ -1,6 +1,6 @@
 """A first step past the reports: what was aimed at, what the runs reached, and how."""
 
-import math
+from statistics import mean
 
 from labkit import chapters, evaluation, scoreboard
 from labkit.book import markdown
@@ -23,28 +23,30 @@ def full() -> str:
 def tried() -> str:
     """What changes of the network for a hundred classes did on validation images; none of them was tested."""
     header = ("network and recipe", "validation accuracy", "difference in points", "minutes")
-    names = {"cifar100/better": "as above", **TRIED}
-    lines = [_trial(name, what) for name, what in names.items()]
-    hows = [_command(run) for name in TRIED for run in scoreboard.recorded(name)]
+    (base, *_) = trials = [_longest(name) for name in ("cifar100/better", *TRIED)]
+    lines = [
+        _trial(what, runs, base) for what, runs in zip(("as above", *TRIED.values()), trials, strict=True)
+    ]
+    hows = [_command(run) for runs in trials[1:] for run in runs]
     return "\n".join([markdown.table(header, lines), *hows])
 
 
-def _trial(name: str, what: str) -> tuple[str, ...]:
+def _trial(what: str, runs: list[Run], base: list[Run]) -> tuple[str, ...]:
     """One change beside the network as it is, both trained as long."""
-    found = scoreboard.recorded(name)
-    if not found:
+    if not runs:
         return (what, "not run yet", "–", "–")
-    reached = _validated(name)
-    gain = reached - _validated("cifar100/better")
-    more = "–" if name == "cifar100/better" or math.isnan(gain) else f"{100 * gain:+.1f}"
-    minutes = sum(run.seconds for run in found) / len(found) / 60
-    return (what, f"{reached:.4f}", more, f"{minutes:.0f}")
+    reached = _validated(runs)
+    more = "–" if runs is base or not base else f"{100 * (reached - _validated(base)):+.1f}"
+    return (what, f"{reached:.4f}", more, f"{mean(run.seconds for run in runs) / 60:.0f}")
 
 
-def _validated(name: str) -> float:
-    """The accuracy on validation images after the last epoch, over seeds; not a number without a run."""
-    found = [run.record["history"]["val_accuracy"][-1] for run in scoreboard.recorded(name)]
-    return sum(found) / len(found) if found else math.nan
+def _longest(name: str) -> list[Run]:
+    return scoreboard.longest(scoreboard.recorded(name))
+
+
+def _validated(runs: list[Run]) -> float:
+    """The accuracy on validation images after the last epoch, over seeds."""
+    return mean(run.record["history"]["val_accuracy"][-1] for run in runs)
 
 
 def _stages(chapter: str) -> list[Run]:
