@@ -2,7 +2,7 @@
 
 from statistics import mean
 
-from labkit import chapters, evaluation, scoreboard
+from labkit import chapters, scoreboard
 from labkit.book import markdown
 from labkit.runs import Run
 
@@ -81,7 +81,7 @@ def _reached(bits: str, stages: list[Run]) -> tuple[str, ...]:
     runs = _runs(stages)
     seen = sum(stage.record["data"]["train"]["n"] * stage.record["recipe"]["epochs"] for stage in stages)
     return (
-        str(evaluation.spread([run.metrics["test"]["accuracy"] for run in runs])),
+        str(scoreboard.Side("test_accuracy", tuple(runs))),
         BITS[bits].partition(" ")[0],
         f"{sum(stage.seconds for stage in stages) / len(runs) / 60:.0f}",
         f"{runs[0].record['model']['parameters']['total']:,}",
