@@ -1,4 +1,4 @@
-"""Runs the measured comparisons and keeps what they print in bench/RESULTS.md, a section a script.
+"""Runs the measured comparisons and keeps what they print in bench/RESULTS.md, their ratios in one table.
 
 python bench                # all of them
 python bench data training  # some; the sections of the others stay as they were
@@ -25,13 +25,18 @@ NOISE = re.compile(r"^(WARNING: All log messages|[IWE]\d{4} |To enable the follo
 TITLE = f"""# Speed
 
 What the code costs against the way the reports did the same, as ratios within one run of one machine:
-seconds differ between machines and hours, ratios hardly do. `make bench` measures again. A run is marked
-busy where the machine's load before it was above {CALM:g} for each core.
+seconds differ between machines and hours, ratios hardly do. `make bench` measures again. The table holds all
+ratios; below it is what each script printed, when and where. A run is marked busy where the machine's load
+before it was above {CALM:g} for each core.
+"""
+HEADER = """\
+| what | beside | of | ratio | goal | script |
+|---|---|---|---|---|---|
 """
 
 
 def main() -> None:
-    scripts = {path.stem: path for path in sorted(HERE.glob("*.py")) if path.stem != "__main__"}
+    scripts = {path.stem: path for path in sorted(HERE.glob("*.py")) if not path.stem.startswith("_")}
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -39,22 +44,32 @@ def main() -> None:
     names = parser.parse_args().names or list(scripts)
     if unknown := set(names) - set(scripts):
         parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(scripts)}")
-    sections = kept()
+    ratios, sections = kept()
     for name in names:
         print(f"== bench/{name}.py", flush=True)
-        sections[name] = measured(scripts[name])
-        RESULTS.write_text("\n".join([TITLE, *(sections[key] for key in sorted(sections))]), encoding="utf-8")
+        ratios[name], sections[name] = measured(scripts[name])
+        RESULTS.write_text(written(ratios, sections), encoding="utf-8")
 
 
-def kept() -> dict[str, str]:
-    """The sections of the file, by script."""
+def kept() -> tuple[dict[str, list[str]], dict[str, str]]:
+    """The lines of the file's table and its sections, by script."""
     text = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else ""
-    parts = re.split(r"^(?=## )", text, flags=re.MULTILINE)[1:]
-    return {re.match(r"## bench/(\w+)\.py", part)[1]: part.rstrip("\n") + "\n" for part in parts}
+    start, *parts = re.split(r"^(?=## )", text, flags=re.MULTILINE)
+    ratios = {}
+    for line, name in re.findall(r"^(\| .+ \|) (\w+) \|$", start, flags=re.MULTILINE):
+        ratios.setdefault(name, []).append(line)
+    ratios.pop("script", None)  # the table's head
+    return ratios, {re.match(r"## bench/(\w+)\.py", part)[1]: part.rstrip("\n") + "\n" for part in parts}
 
 
-def measured(script: Path) -> str:
-    """Run one script, show what it prints as it comes, and give its section."""
+def written(ratios: dict[str, list[str]], sections: dict[str, str]) -> str:
+    """The file: one table of all ratios, then a section a script."""
+    lines = [f"{line} {name} |\n" for name in sorted(ratios) for line in ratios[name]]
+    return "\n".join([TITLE, HEADER + "".join(lines), *(sections[name] for name in sorted(sections))])
+
+
+def measured(script: Path) -> tuple[list[str], str]:
+    """Run one script, show what it prints as it comes, and give its lines of the table and its section."""
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONUNBUFFERED": "1"}
     load = settled()
     lines = []
@@ -66,8 +81,9 @@ def measured(script: Path) -> str:
             lines.append(line.rstrip())
     if running.returncode:
         sys.exit(f"bench/{script.name} failed; {RESULTS.name} keeps what it said before.")
-    shown = "\n".join(line for line in lines if not NOISE.match(line))
-    return f"## bench/{script.name}\n\n{purpose(script)}\n\n{where(load)}\n\n```text\n{shown}\n```\n"
+    ratios = [line for line in lines if line.startswith("| ")]
+    shown = "\n".join(line for line in lines if line not in ratios and not NOISE.match(line))
+    return ratios, f"## bench/{script.name}\n\n{purpose(script)}\n\n{where(load)}\n\n```text\n{shown}\n```\n"
 
 
 def purpose(script: Path) -> str:

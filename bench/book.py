@@ -14,6 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from _ratio import ratio
+
 ROOT = Path(__file__).resolve().parents[1]
 LEFT_OUT = shutil.ignore_patterns(".*", "_build", "__pycache__", "*.egg-info", "*.out.ipynb")
 CHAPTER = "dual_cifar"
@@ -72,8 +74,9 @@ def edit(notebook: Path) -> None:
 
 
 def show(what: str, seconds: float, whole: float | None) -> float:
-    share = "" if whole is None else f"{seconds / whole:8.1%} of the first"
-    print(f"{what:<58}{seconds:7.1f} s{share}")
+    print(f"{what:<58}{seconds:7.1f} s")
+    if whole is not None:
+        ratio(what, "the book built anew", "time", seconds / whole)
     return seconds
 
 

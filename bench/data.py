@@ -21,6 +21,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from _ratio import ratio
 
 from labkit import data
 from labkit.data import cache, mistakes
@@ -200,7 +201,7 @@ def cutmix(images: data.ImageSet) -> tuple[float, float]:
     return best(ours, lambda: report_cutmix(images, min(len(images), 10_000)))
 
 
-def reading(folder: Path) -> list[tuple[str, str]]:
+def reading(folder: Path) -> None:
     """Time the first and the cached reading of the course's folder, against the loop."""
     read_report_loop(folder)  # both sides find the files in the system's memory
     first, kept, loop = [], [], []
@@ -209,30 +210,17 @@ def reading(folder: Path) -> list[tuple[str, str]]:
             loop.append(read_alone("loop", folder, Path(place)))
             first.append(read_alone("labkit", folder, Path(place)))
             kept.append(read_alone("labkit", folder, Path(place)))
-    times = {
-        name: min(run[0] for run in runs) for name, runs in (("loop", loop), ("first", first), ("kept", kept))
-    }
-    peaks = {
-        name: min(run[1] for run in runs) for name, runs in (("loop", loop), ("first", first), ("kept", kept))
-    }
+    (loop_s, loop_mib), (first_s, first_mib), (kept_s, kept_mib) = (
+        map(min, zip(*runs, strict=True)) for runs in (loop, first, kept)
+    )
     n = course(folder)
+    beside = "a loop over `cv2.imread`"
+    compare(f"{n:,} PNG files, first read", beside, n / first_s, n / loop_s, 4)
+    memory(f"{n:,} PNG files, first read", beside, first_mib, loop_mib)
+    compare("the same files, cached", beside, n / kept_s, n / loop_s, 40)
     asking = min(timed(lambda: cache.scan(folder / "images")) for _ in range(RUNS))
-    return [
-        line(f"{n:,} PNG files, first read", n / times["first"], n / times["loop"], 4),
-        (
-            f"  peak memory {peaks['first']:,.0f} of {peaks['loop']:,.0f} MiB",
-            share(peaks["first"], peaks["loop"]),
-        ),
-        line("the same, cached", n / times["kept"], n / times["loop"], 40),
-        (
-            f"  peak memory {peaks['kept']:,.0f} of {peaks['loop']:,.0f} MiB",
-            share(peaks["kept"], peaks["loop"]),
-        ),
-        (
-            "  of it size and time of every file",
-            f"{asking:5.2f} s of {times['kept']:.2f} s; without, no picture written over would be noticed",
-        ),
-    ]
+    print(f"{'  of it size and time of every file':<42}{asking:.2f} s of {kept_s:.2f} s")
+    memory("the same files, cached", beside, kept_mib, loop_mib)
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -241,17 +229,17 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def share(part: float, whole: float) -> str:
-    return f"{part / whole:5.2f}x, goal 0.25x{'' if part <= whole / 4 else '  MISSED'}"
+def compare(what: str, beside: str, ours: float, theirs: float, goal: float, floor: float = 0) -> None:
+    """Print images a second of both sides, and their ratio."""
+    print(f"{what:<42}{ours:,.0f}/s against {theirs:,.0f}/s")
+    wanted = f"≥ {goal:g}×" + (f" and {floor:,.0f}/s" if floor else "")
+    ratio(what, beside, "speed", ours / theirs, goal=wanted, met=ours >= max(goal * theirs, floor))
 
 
-def line(name: str, ours: float, theirs: float, goal: float, floor: float = 0) -> tuple[str, str]:
-    met = ours >= goal * theirs and ours >= floor
-    wanted = f"goal {goal:g}x" + (f" and {floor:,.0f}/s" if floor else "")
-    return (
-        name,
-        f"{ours / theirs:5.1f}x, {ours:,.0f}/s against {theirs:,.0f}/s, {wanted}{'' if met else '  MISSED'}",
-    )
+def memory(what: str, beside: str, ours: float, theirs: float) -> None:
+    """Print the peak memory of both sides, and their ratio."""
+    print(f"{'  peak memory':<42}{ours:,.0f} of {theirs:,.0f} MiB")
+    ratio(what, beside, "peak memory", ours / theirs, goal="≤ 0.25×", met=ours <= theirs / 4)
 
 
 def report() -> None:
@@ -265,14 +253,14 @@ def report() -> None:
             images = data.synthetic("cifar10", 20_000, 0)
         sets = "real sets" if real else "synthetic copies"
         print(f"{sets}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
-        rows = reading(folder)
-        rows.append(line(f"RGB histograms of {len(images):,} images", *count_histograms(images), 5))
+        reading(folder)
+        counted = f"RGB histograms of {len(images):,} images"
+        compare(counted, "a loop over `np.histogram`", *count_histograms(images), 5)
         crops = images.take(slice(40_000))
-        rows.append(line(f"flip and crop, one pass over {len(crops):,}", *flip_and_crop(crops), 10, 20_000))
-        rows.append(line("mixed pairs, batches of 64", *mixed_pairs(images), 1, 40_000))
-        rows.append(line("CutMix, batches of 64", *cutmix(images), 3))
-        for name, result in rows:
-            print(f"{name:<42}{result}")
+        moved = f"flip and crop, one pass over {len(crops):,}"
+        compare(moved, "TensorFlow, an image at a time", *flip_and_crop(crops), 10, 20_000)
+        compare("mixed pairs, batches of 64", "report 003's generator", *mixed_pairs(images), 1, 40_000)
+        compare("CutMix, batches of 64", "report 004's `tf.data` map", *cutmix(images), 3)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from contextlib import ExitStack
 os.environ.setdefault("LABKIT_PROGRESS", "none")
 
 import pandas as pd
+from _ratio import ratio
 from training import STEPPED, STEPS, fastest, stepping
 
 from labkit.recipes import RECIPES
@@ -39,10 +40,11 @@ def main() -> None:
 
 
 def both_ways(network: str, repeats: int) -> dict[str, str | int | float]:
-    """Seconds of a step with oneDNN off and on, and how many times faster it is on."""
+    """Seconds of a step with oneDNN off and on."""
     off, on = (in_a_process(network, repeats, flag) for flag in "01")
     batch = RECIPES[STEPPED[network]].batch_size
-    return {"a step of": network, "batch": batch, "without": off, "with": on, "times faster": off / on}
+    ratio(f"a step of `{network}` with oneDNN", "without", "speed", off / on)
+    return {"a step of": network, "batch": batch, "without": off, "with": on}
 
 
 def in_a_process(network: str, repeats: int, flag: str) -> float:

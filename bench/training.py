@@ -19,6 +19,7 @@ os.environ.setdefault("LABKIT_PROGRESS", "none")
 import keras
 import numpy as np
 import pandas as pd
+from _ratio import ratio
 
 from labkit import data, evaluation, models, training
 from labkit.augment import NAMES, Batches
@@ -37,6 +38,7 @@ STEPPED = {
     "whitened": "better_cifar100",
 }
 STEPS = 4
+MOST = 0.05  # that `fit` may add to an epoch, and an augmentation to the processor's time for one
 
 
 def main() -> None:
@@ -47,14 +49,17 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     given = parser.parse_args()
     images = data.synthetic("cifar10", given.images, 0)
-    bare, table = fit_against_bare_loop(images, given.repeats)
     print(
         f"VGG, {given.images} images of 32x32, batch {RECIPE.batch_size}, Keras on {keras.backend.backend()}"
     )
-    print(table.to_string(index=False, float_format="{:.3f}".format))
-    print(augmentation(images, bare, given.repeats).to_string(index=False, float_format="{:.4f}".format))
-    print(one_call_against_many(given.repeats).to_string(index=False, float_format="{:.3f}".format))
-    print(precisions(given.repeats).to_string(index=False, float_format="{:.3f}".format))
+    bare = fit_against_bare_loop(images, given.repeats)
+    augmentation(images, bare, given.repeats)
+    one_call_against_many(given.repeats)
+    precisions(given.repeats)
+
+
+def show(rows: list[dict[str, str | float]], digits: int = 3) -> None:
+    print(pd.DataFrame(rows).to_string(index=False, float_format=f"{{:.{digits}f}}".format))
 
 
 def timed(function: Callable[[], object]) -> tuple[float, float]:
@@ -70,8 +75,8 @@ def fastest(repeats: int, *functions: Callable[[], object]) -> list[tuple[float,
     return [tuple(map(min, zip(*column, strict=True))) for column in zip(*rounds, strict=True)]
 
 
-def fit_against_bare_loop(images: data.ImageSet, repeats: int) -> tuple[float, pd.DataFrame]:
-    """Seconds an epoch of `fit`, with state saved after each, and of `train_on_batch`; both validate."""
+def fit_against_bare_loop(images: data.ImageSet, repeats: int) -> float:
+    """Time an epoch of `fit`, which saves its state, and of `train_on_batch`, whose CPU seconds it gives."""
     valid = images.take(slice(len(images) // 10))
     model = models.build("vgg")
     compile_model(model, RECIPE, len(images) // RECIPE.batch_size)
@@ -85,12 +90,12 @@ def fit_against_bare_loop(images: data.ImageSet, repeats: int) -> tuple[float, p
         )
     fit = [(more - less) / EPOCHS for more, less in zip(long, short, strict=True)]
     bare = [seconds / EPOCHS for seconds in loop]
-    rows = [
-        {"an epoch": "train_on_batch", "seconds": bare[0], "CPU seconds": bare[1]},
-        {"an epoch": "fit", "seconds": fit[0], "CPU seconds": fit[1]},
-        {"an epoch": "fit / train_on_batch", "seconds": fit[0] / bare[0], "CPU seconds": fit[1] / bare[1]},
-    ]
-    return bare[1], pd.DataFrame(rows)
+    sides = {"train_on_batch": bare, "fit": fit}
+    show([{"an epoch": name, "seconds": clock, "CPU seconds": cpu} for name, (clock, cpu) in sides.items()])
+    longer = fit[0] / bare[0]
+    beside = "a bare loop over `train_on_batch`"
+    ratio("an epoch of `training.fit`", beside, "time", longer, goal=f"≤ {1 + MOST}×", met=longer <= 1 + MOST)
+    return bare[1]
 
 
 def fitted(images: data.ImageSet, valid: data.ImageSet, epochs: int, folder: str) -> None:
@@ -111,24 +116,26 @@ def bare_epochs(model: keras.Model, images: data.ImageSet, valid: data.ImageSet,
         model.evaluate(valid.images, rows[valid.labels], batch_size=RECIPE.batch_size, verbose=0)
 
 
-def augmentation(images: data.ImageSet, epoch: float, repeats: int) -> pd.DataFrame:
-    """CPU seconds to feed an epoch, and what each augmentation adds as a share of a VGG epoch."""
+def augmentation(images: data.ImageSet, epoch: float, repeats: int) -> None:
+    """Time to feed an epoch, and what each augmentation adds as a share of a VGG epoch."""
 
     def feed(name: str | None) -> Callable[[], object]:
         batches = Batches(images, RECIPE.batch_size, seed=0, augment=name)
         return lambda: [batches[index] for index in range(len(batches))]
 
     plain, *others = (seconds[1] for seconds in fastest(repeats, *map(feed, (None, *NAMES))))
-    rows = [{"augmentation": "none", "CPU seconds": plain, "adds to an epoch": 0.0}]
-    for name, seconds in zip(NAMES, others, strict=True):
-        rows.append(
-            {"augmentation": name, "CPU seconds": seconds, "adds to an epoch": (seconds - plain) / epoch}
-        )
-    return pd.DataFrame(rows)
+    costs = dict(zip(("none", *NAMES), (plain, *others), strict=True))
+    adds = {name: (seconds - plain) / epoch for name, seconds in costs.items()}
+    columns = {"CPU seconds": costs, "adds to an epoch": adds}
+    show([{"augmentation": name} | {what: of[name] for what, of in columns.items()} for name in costs], 4)
+    dearest = max(adds, key=adds.get)
+    more = adds[dearest]
+    what = f"what augmentation adds, `{dearest}` most"
+    ratio(what, "an epoch of `vgg`", "processor time", more, goal=f"≤ {MOST}×", met=more <= MOST)
 
 
-def one_call_against_many(repeats: int, n: int = 2000, sample: int = 50) -> pd.DataFrame:
-    """Seconds to predict n images in one call, and one call an image, as report 001 did (from a sample)."""
+def one_call_against_many(repeats: int, n: int = 2000, sample: int = 50) -> None:
+    """Time to predict n images in one call, and one call an image, as report 001 did (from a sample)."""
     model = models.build("cnn1")
     images = data.synthetic("cifar10", n, 1)
     evaluation.predict(model, images)
@@ -137,35 +144,25 @@ def one_call_against_many(repeats: int, n: int = 2000, sample: int = 50) -> pd.D
         for index in range(sample):
             model.predict(images.images[index : index + 1], verbose=0)
 
-    together, alone = fastest(repeats, lambda: evaluation.predict(model, images), one_by_one)
-    times = n / sample
-    return pd.DataFrame(
-        [
-            {"prediction of 2,000 images": "one call", "seconds": together[0]},
-            {"prediction of 2,000 images": "one call an image", "seconds": alone[0] * times},
-            {"prediction of 2,000 images": "times faster", "seconds": alone[0] * times / together[0]},
-        ]
-    )
+    (together, _), (alone, _) = fastest(repeats, lambda: evaluation.predict(model, images), one_by_one)
+    alone *= n / sample
+    sides = {"one call": together, "one call an image": alone}
+    show([{f"prediction of {n:,} images": name, "seconds": seconds} for name, seconds in sides.items()])
+    what, beside = f"{n:,} images predicted in one call", "a call an image, as in report 001"
+    ratio(what, beside, "speed", alone / together, goal="≥ 80×", met=alone >= 80 * together)
 
 
-def precisions(repeats: int) -> pd.DataFrame:
-    """Seconds of a training step in thirty-two and in sixteen bits, and how many times faster sixteen are."""
+def precisions(repeats: int) -> None:
+    """Time a training step in thirty-two and in sixteen bits."""
     rows = []
     for name, recipe in STEPPED.items():
         with ExitStack() as both:
             steps = [stepping(both, name, RECIPES[recipe], bits) for bits in PRECISIONS]
-            whole, half = (seconds[0] / STEPS for seconds in fastest(repeats, *steps))
+            whole, half = (seconds / STEPS for seconds, _ in fastest(repeats, *steps))
         batch = RECIPES[recipe].batch_size
-        rows.append(
-            {
-                "a step of": name,
-                "batch": batch,
-                "float32": whole,
-                "bfloat16": half,
-                "times faster": whole / half,
-            }
-        )
-    return pd.DataFrame(rows)
+        rows.append({"a step of": name, "batch": batch, "float32": whole, "bfloat16": half})
+        ratio(f"a step of `{name}` in bfloat16", "in float32", "speed", whole / half)
+    show(rows)
 
 
 def stepping(stack: ExitStack, name: str, recipe: Recipe, bits: str) -> Callable[[], object]:
