@@ -11,7 +11,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
 	&& echo $$python && break; done)
 
-# Parameters that every chapter is given for one build, such as PARAMS="profile=quick data=download seed=3".
+# Parameters that every chapter is given for one build, such as PARAMS="profile=quick seed=3".
 PARAMS ?=
 
 # A Snakemake profile, such as one that submits to a cluster.

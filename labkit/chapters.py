@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 from labkit.errors import ParameterError, nearest
@@ -47,6 +47,7 @@ class Chapter:
     models: tuple[str, ...]
     own: tuple[Parameter, ...]
     profiles: Mapping[str, Profile]
+    never: Mapping[str, str] = field(default_factory=dict)  # values of `data` that it cannot have, and why
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Settings:
 def parameters(chapter: str) -> tuple[Parameter, ...]:
     """Every parameter of a chapter, the common ones first."""
     found = _chapter(chapter)
-    return (*_common(found.models), *found.own)
+    return (*_common(found), *found.own)
 
 
 def settings(chapter: str, namespace: Mapping[str, Any]) -> Settings:
@@ -256,13 +257,23 @@ def _number(name: str, default: float, low: float, high: float, meaning: str) ->
     return Parameter(name, "number", default, allowed, meaning, read)
 
 
-def _place(name: str, default: str, words: tuple[str, ...], what: str, meaning: str) -> Parameter:
-    """A word or an existing path."""
+def _place(
+    name: str,
+    default: str,
+    words: tuple[str, ...],
+    what: str,
+    meaning: str,
+    never: Mapping[str, str] = MappingProxyType({}),
+) -> Parameter:
+    """A word or an existing path; a value that can never be had is refused with its reason."""
+    words = tuple(word for word in words if word not in never)
     expected = f"{', '.join(map(repr, words))} or {what}"
 
     def read(value: Any) -> str:
         if value in words:
             return value
+        if isinstance(value, str) and value in never:
+            raise _refuse(name, value, expected, never[value])
         if not isinstance(value, str) or not value:
             raise _refuse(name, value, expected)
         path = Path(value).expanduser()
@@ -301,7 +312,7 @@ def _groups(name: str, default: str, meaning: str) -> Parameter:
     return Parameter(name, "text", default, "two groups of digits", meaning, read)
 
 
-def _common(models: tuple[str, ...]) -> tuple[Parameter, ...]:
+def _common(chapter: Chapter) -> tuple[Parameter, ...]:
     return (
         _choice(
             "profile",
@@ -314,10 +325,12 @@ def _common(models: tuple[str, ...]) -> tuple[Parameter, ...]:
             "synthetic",
             ("synthetic", "download"),
             "a folder",
-            "Where the images come from: drawn here, fetched from their publishers, or read from a folder.",
+            "Where the images come from: drawn here, read from a folder"
+            + (". Nobody publishes them." if chapter.never else ", or fetched from their publishers."),
+            chapter.never,
         ),
         _integer("seed", 0, 0, "Decides every random choice: splits, noise, initial weights, batches."),
-        _names("models", models, "Which of the chapter's models are trained."),
+        _names("models", chapter.models, "Which of the chapter's models are trained."),
         _integer(
             "epochs", None, 1, "Epochs for every model; None keeps what the profile and the recipes say."
         ),
@@ -353,12 +366,18 @@ CHAPTERS: dict[str, Chapter] = {
                     ("honest", "report000", "report001"),
                     "Which images train, clean and test: kept apart, or as one of the reports split them.",
                 ),
-                _number("noise_rate", 0.606, 0, 1, "Share of wrong labels drawn into synthetic data."),
+                _number(
+                    "noise_rate",
+                    0.606,
+                    0,
+                    1,
+                    "Share of wrong labels drawn into synthetic and downloaded data.",
+                ),
                 _choice(
                     "noise_kind",
                     "symmetric",
                     ("symmetric", "pair_flip"),
-                    "Wrong labels in synthetic data: any other class alike, or always the next one.",
+                    "Which labels these are: any other class alike, or always the next one.",
                 ),
                 _integer(
                     "folds", 3, 2, "Folds of the out-of-fold predictions that confident learning needs."
@@ -396,6 +415,9 @@ CHAPTERS: dict[str, Chapter] = {
                 _names("modes", ("transfer", "finetune", "partial"), "How much of a backbone is trained."),
             ),
             {"smoke": Profile(60, 1, 16), "quick": Profile(None, 4, 32), "full": Profile()},
+            {
+                "download": "Nobody publishes these photos; for a build of all chapters say animals.data=synthetic."
+            },
         ),
         Chapter(
             "dual_cifar",

@@ -65,6 +65,13 @@ def test_a_refusal_names_the_right_spelling(chapter, given, says):
     assert says in str(refusal.value)
 
 
+def test_photos_that_nobody_publishes_are_not_downloaded():
+    with pytest.raises(ParameterError, match="Expected: 'synthetic' or a folder") as refusal:
+        chapters.settings("animals", {"data": "download"})
+    assert "Nobody publishes these photos" in str(refusal.value)
+    assert chapters.settings("cifar100", {"data": "download"}).data == "download"
+
+
 def test_every_unknown_name_is_listed():
     with pytest.raises(ParameterError) as refusal:
         chapters.settings("dual_cifar", {"epoch": 5, "sede": 1, "xyzzy": 2})

@@ -19,6 +19,8 @@ import yaml
 
 import labkit
 from labkit import chapters, experiments
+from labkit.book import __main__ as main
+from labkit.book import sources
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -74,12 +76,16 @@ def test_a_command_in_prose_names_what_exists(command):
     if words[0] == "make":
         assert words[1] in targets()
         given = [word for word in shlex.split(command) if word.startswith("PARAMS=")]
-        names = re.findall(r"(\w+)=", given[0].removeprefix("PARAMS=")) if given else []
+        pairs = given[0].removeprefix("PARAMS=").split() if given else []
+        if words[1] in ("book", "executed"):
+            main._parameters(pairs)
+            return
+        names = sources.typed(pairs)
     else:
         assert (words[0], words[1]) == (".venv/bin/papermill", f"notebooks/{Path(words[1]).name}")
         assert (ROOT / words[1]).exists()
         names = [name for option, name in pairwise(words) if option == "-p"]
-    named = re.search(r"CHAPTER=(\w+)", command)  # a build of all chapters takes what every chapter has
+    named = re.search(r"CHAPTER=(\w+)", command)  # a sweep may be of any chapter
     chapter = named[1] if named else "animals" if words[0] == "make" else Path(words[1]).stem
     assert set(names) <= {parameter.name for parameter in chapters.parameters(chapter)}
 

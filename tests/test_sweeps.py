@@ -97,6 +97,12 @@ def test_a_sweep_has_a_cell_for_every_run_and_value(tmp_path):
     first = sweep.cells[0]
     assert first.name == "dual_cifar.accn-weight_0.3-seed_0"
     assert first.parameters == {"profile": "quick", "data": "synthetic", "seed": 0, "weight": 0.3}
+    file = write(tmp_path, both={"run": ["cifar100/mlp", "dual_cifar/accn"], "grid": {"seed": [0]}})
+    given = {"data": "download", "dual_cifar.data": "synthetic"}
+    assert [cell.parameters["data"] for cell in declared.read("both", given, file).cells] == [
+        "download",
+        "synthetic",
+    ]
 
 
 GOOD = {"run": ["cifar100/mlp"], "grid": {"seed": [0]}}
@@ -121,6 +127,7 @@ GOOD = {"run": ["cifar100/mlp"], "grid": {"seed": [0]}}
         ("good", {"run": ["cifar100"], "devices": 2}, {}, "for the chapter cifar100"),
         ("good", {}, {"seed": 1}, "already varies seed"),
         ("good", {}, {"profile": "ful"}, "Did you mean 'full'?"),
+        ("good", {}, {"cifar100.seed": 1}, "already varies seed"),
     ],
 )
 def test_a_wrong_declaration_is_refused_by_name(tmp_path, name, change, given, says):

@@ -1,5 +1,6 @@
 """The build: what is executed again and what is not, what a failure says, and what a kill leaves behind."""
 
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 import yaml
 
 from labkit import chapters
+from labkit.book import __main__ as main
 from labkit.book import sources
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -136,12 +138,28 @@ def test_a_second_build_waits_for_the_first(project):
 
 @pytest.mark.parametrize(
     ("given", "says"),
-    [("profile=ful", "Did you mean 'full'?"), ("sede=1", "Did you mean 'seed'?"), ("quick", "NAME=VALUE")],
+    [
+        ("profile=ful", "Did you mean 'full'?"),
+        ("sede=1", "Did you mean 'seed'?"),
+        ("quick", "NAME=VALUE"),
+        ("data=download", "animals.data=synthetic"),
+        ("anmals.data=synthetic", "Did you mean 'animals'?"),
+        ("animals.dta=synthetic", "Did you mean 'data'?"),
+    ],
 )
 def test_a_wrong_parameter_is_refused_before_anything_runs(project, given, says):
     shown = subprocess.run([*COMMAND, given], cwd=project, capture_output=True, text=True, check=False)
     assert shown.returncode == 1 and says in shown.stderr and "Traceback" not in shown.stderr
     assert not (project / "_build").exists()
+
+
+def test_a_parameter_of_one_chapter_goes_to_it_alone_and_outweighs_the_others():
+    given = sources.typed(["data=download", "animals.data=synthetic", "animals.seed=3"])
+    config = {"parameters": {"data": "synthetic", "seed": 0} | given, "chapters": {"animals": {"seed": 2}}}
+    config["chapters"]["cifar100"] = None
+    assert json.loads(sources.parameters(config, "animals")) == {"data": "synthetic", "seed": 3}
+    assert json.loads(sources.parameters(config, "cifar100")) == {"data": "download", "seed": 0}
+    assert main._parameters(["data=download", "animals.data=synthetic"])["data"] == "download"
 
 
 def test_the_digest_changes_with_what_can_change_a_result(project, monkeypatch):

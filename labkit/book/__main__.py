@@ -3,7 +3,6 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 from labkit import chapters
@@ -27,7 +26,12 @@ def _parser() -> argparse.ArgumentParser:
     steps = parser.add_subparsers(required=True)
 
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("parameters", nargs="*", metavar="NAME=VALUE", help="given to every chapter")
+    common.add_argument(
+        "parameters",
+        nargs="*",
+        metavar="NAME=VALUE",
+        help="given to every chapter; CHAPTER.NAME=VALUE to one",
+    )
 
     build = steps.add_parser("build", parents=[common], help="execute what is out of date and build the book")
     build.add_argument("--only-execute", action="store_true", help="build no page")
@@ -118,7 +122,8 @@ def _variant(given: argparse.Namespace) -> None:
     from labkit.book import variants
     from labkit.book.execute import execute
 
-    values = _parameters(given.parameters, [given.chapter])
+    values = sources.typed(given.parameters)
+    chapters.settings(given.chapter, values)
     place = variants.place(variants.name(given.chapter, values))
     execute(given.chapter, values, Path("_build/logs", f"{place.stem}.log"), done=place)
     _pages(argparse.Namespace(log=Path("_build/logs/pages.log")))
@@ -146,11 +151,11 @@ def _pdf(given: argparse.Namespace) -> None:
     sys.stdout.write(f"The book as a PDF: {pdf().resolve()}\n")
 
 
-def _parameters(pairs: list[str], names: Iterable[str] = tuple(chapters.CHAPTERS)) -> dict[str, object]:
-    """Names and values as typed after `make book PARAMS=`; each must be one that these chapters know."""
+def _parameters(pairs: list[str]) -> dict[str, object]:
+    """Names and values as typed after `make book PARAMS=`; each must be one that the chapters know."""
     values = sources.typed(pairs)
-    for chapter in names:
-        chapters.settings(chapter, values)
+    for chapter in chapters.CHAPTERS:
+        chapters.settings(chapter, sources.of_chapter(values, chapter))
     return values
 
 

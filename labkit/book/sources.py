@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from labkit.errors import ParameterError
+from labkit import chapters
+from labkit.errors import ParameterError, nearest
 
 CONSTRAINTS = "constraints.txt"
 PUBLISHED = "book/published.csv"
@@ -51,16 +52,28 @@ def of_run(name: str) -> list[str]:
 def parameters(config: Mapping[str, Any], chapter: str) -> str:
     """One line of JSON: what papermill gives a chapter."""
     own = config["chapters"][chapter] or {}
-    return json.dumps({**config["parameters"], **own}, sort_keys=True)
+    return json.dumps(of_chapter({**config["parameters"], **own}, chapter), sort_keys=True)
+
+
+def of_chapter(values: Mapping[str, Any], chapter: str) -> dict[str, Any]:
+    """What a chapter takes of values for all; `animals.data` is `data` for that chapter alone."""
+    common = {name: value for name, value in values.items() if "." not in name}
+    own = {name.split(".", 1)[1]: value for name, value in values.items() if name.startswith(f"{chapter}.")}
+    return common | own
 
 
 def typed(pairs: Iterable[str]) -> dict[str, Any]:
-    """Names and values as typed after PARAMS=."""
+    """Names and values as typed after PARAMS=; a name may begin with the chapter that alone it is for."""
     values = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
             raise ParameterError(f"{pair!r} is no parameter.", expected="NAME=VALUE, such as profile=quick")
+        chapter, dot, _ = name.partition(".")
+        if dot and chapter not in chapters.CHAPTERS:
+            mend = nearest(chapter, chapters.CHAPTERS) or None
+            known = ", ".join(chapters.CHAPTERS)
+            raise ParameterError(f"{name!r} is for no chapter.", expected=f"one of {known}", mend=mend)
         values[name] = yaml.safe_load(value)
     return values
 

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from labkit import chapters
+from labkit.book import sources
 from labkit.errors import ParameterError, nearest
 
 SWEEPS = Path("_build/sweeps")
@@ -63,7 +64,7 @@ def read(name: str, given: Mapping[str, Any], file: Path = Path("workflow.yaml")
     entry = _entry(name, found[name])
     runs, grid = _runs(name, entry["run"]), _grid(name, entry["grid"])
     fixed = {**declared["parameters"], **(entry.get("parameters") or {}), **given}
-    both = set(given) & set(grid)
+    both = {parameter.rpartition(".")[2] for parameter in given} & set(grid)
     if both:
         raise ParameterError(
             f"the grid of the sweep {name!r} already varies {', '.join(sorted(both))}.",
@@ -131,10 +132,11 @@ def _cells(
     runs: list[str], grid: Mapping[str, list], fixed: Mapping[str, Any], devices: int
 ) -> Iterator[Cell]:
     for run in runs:
-        for values in product(*grid.values()):
-            varied = dict(zip(grid, values, strict=True))
+        for chosen in product(*grid.values()):
+            varied = dict(zip(grid, chosen, strict=True))
             label = "-".join([run.replace("/", "."), *(f"{key}_{value}" for key, value in varied.items())])
-            yield Cell(re.sub(r"[^\w.-]+", "_", label), run, {**fixed, **varied}, varied, devices)
+            values = sources.of_chapter({**fixed, **varied}, run.partition("/")[0])
+            yield Cell(re.sub(r"[^\w.-]+", "_", label), run, values, varied, devices)
 
 
 def _refuse_twins(name: str, cells: tuple[Cell, ...]) -> None:
