@@ -415,9 +415,7 @@ CHAPTERS: dict[str, Chapter] = {
                 _names("modes", ("transfer", "finetune", "partial"), "How much of a backbone is trained."),
             ),
             {"smoke": Profile(60, 1, 16), "quick": Profile(None, 4, 32), "full": Profile()},
-            {
-                "download": "Nobody publishes these photos; for a build of all chapters say animals.data=synthetic."
-            },
+            {"download": "Nobody publishes these photos; in a build of all, say animals.data=synthetic."},
         ),
         Chapter(
             "dual_cifar",
