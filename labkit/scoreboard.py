@@ -7,11 +7,12 @@ import math
 import shlex
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -36,9 +37,9 @@ CLEANED = 8_100  # images that train report 000's label cleaner
 PRETRAINED = ("resnet50v2", "mobilenetv2", "xception", "inception_transfer", "efficientnetv2b0")
 THROUGHPUT = 85e9  # multiply-adds a second in training, measured on two cores with plain convolutions
 PASSES = 3  # a training step costs about three forward passes
-LESS = ("--epochs", "--n", "--pairs_per_epoch")  # options that cut a recipe short
+LESS = ("epochs", "n", "pairs_per_epoch", "profile")  # options that cut a recipe short, but a full profile
 NEARLY = 0.95  # of the most that a run was given is as much: a filter leaves other images with every seed
-LUCK = 0.01  # between seeds, where it was not measured: the reports' own reruns differ by that much
+LUCK = 0.01  # between seeds, at least, where it was not measured: the reports' own reruns differ by that much
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Side:
 
     metric: str
     runs: tuple[Run, ...]
+    usual: float = LUCK  # standard deviation between seeds, where fewer than three of them were run
 
     @property
     def values(self) -> tuple[float, ...]:
@@ -88,10 +90,10 @@ class Side:
 
     @property
     def luck(self) -> float:
-        """The standard deviation between seeds; of fewer than three it is taken as at least one point."""
+        """The standard deviation between seeds; of fewer than three it is taken as at least the usual one."""
         if len(self.values) > 2:
             return self.deviation
-        return max(LUCK, self.deviation) if len(self.values) == 2 else LUCK
+        return max(self.usual, self.deviation) if len(self.values) == 2 else self.usual
 
     @property
     def error(self) -> float:
@@ -175,18 +177,24 @@ class Row:
         return 2 * math.sqrt(theirs + ours + side.luck**2 + side.error**2)
 
     @property
+    def bits(self) -> str:
+        """What is to be said of the runs that are judged, where they computed in fewer bits."""
+        return " computing in bfloat16" if self.judged.runs and in_fewer_bits(self.judged.runs[0]) else ""
+
+    @property
     def verdict(self) -> str:
         """What became of the published figure, in a few words."""
         defect = invalidating(self.name)
         if defect:
-            return f"report invalid: {defect.because} (defect {defect.name})"
+            ours = f"; ours{self.bits}" if self.bits else ""
+            return f"report invalid: {defect.because} (defect {defect.name}){ours}"
         if not self.judged.values:
             return "not run yet"
         if any(_other_data(run) for run in self.judged.runs):
             return "not comparable: measured on other images than the report's"
         if budget := cut_short(self.judged.runs[0]):
             return f"not comparable: cut short by {budget}"
-        bits = ", computing in bfloat16" if in_fewer_bits(self.judged.runs[0]) else ""
+        bits = f",{self.bits}" if self.bits else ""
         if abs(self.difference) <= self.tolerance:
             return f"reproduced{bits}"
         way = "above" if self.difference > 0 else "below"
@@ -261,8 +269,9 @@ def _given(run: Run) -> int:
 
 def cut_short(run: Run) -> str:
     """The options of a run's command that gave it less than its recipe; empty where it had all of it."""
-    words = shlex.split(run.record["command"])
-    return " ".join(f"`{name} {value}`" for name, value in pairwise(words) if name in LESS)
+    given = pairwise(shlex.split(run.record["command"] or ""))
+    options = [(name, value) for name, value in given if name.removeprefix("--") in LESS and value != "full"]
+    return " ".join(f"`{name} {value}`" for name, value in options)
 
 
 def in_fewer_bits(run: Run) -> bool:
@@ -279,9 +288,18 @@ def rows(chapter: str) -> list[Row]:
     records = recorded(f"{chapter}/*")
     figures = published(chapter)
     figures = figures[figures["report"].str.isdigit()]
+    groups = figures.groupby("experiment", sort=False)
+    return _with_usual_luck([_row(chapter, experiment, group, records) for experiment, group in groups])
+
+
+def _with_usual_luck(rows: list[Row]) -> list[Row]:
+    """The rows, where few seeds are taken to lie as far apart as the chapter's of three or more."""
+    sides = [side for row in rows for side in (row.as_run, row.as_meant) if len(side.values) > 2]
+    spreads = [side.deviation**2 for side in sides if not cut_short(side.runs[0])]
+    usual = max(LUCK, math.sqrt(fmean(spreads))) if spreads else LUCK
     return [
-        _row(chapter, experiment, group, records)
-        for experiment, group in figures.groupby("experiment", sort=False)
+        replace(row, as_run=replace(row.as_run, usual=usual), as_meant=replace(row.as_meant, usual=usual))
+        for row in rows
     ]
 
 

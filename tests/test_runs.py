@@ -1,5 +1,6 @@
 import copy
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -38,7 +39,14 @@ def record(**changes) -> dict:
             "macs": 1000,
             "initial_weights": DIGEST,
         },
-        "recipe": {"epochs": 5, "batch_size": 8, "optimizer": "adam", "lr": 1e-3, "precision": "float32"},
+        "recipe": {
+            "epochs": 5,
+            "batch_size": 8,
+            "optimizer": "adam",
+            "lr": 1e-3,
+            "schedule": "constant",
+            "precision": "float32",
+        },
         "data": {"train": images(100), "valid": images(20)},
         "seed": 0,
         "backend": "tensorflow",
@@ -231,6 +239,11 @@ def test_the_command_publishes_what_has_ended_and_names_what_has_not(tmp_path, m
     assert main(["publish", str(ended.folder)]) == 0
 
 
+def test_a_run_that_no_command_makes_again_is_not_published(tmp_path):
+    with pytest.raises(RunError, match="does not say what makes it again"):
+        runs.publish(kept(tmp_path, command=None), tmp_path / "results")
+
+
 def test_a_path_in_a_command_is_not_published(tmp_path):
     run = kept(tmp_path, command="python -m labkit run noisy_cifar/vgg --data /srv/cifar/")
     with pytest.raises(RunError, match="command: holds a path"):
@@ -280,13 +293,30 @@ def test_running_again_agrees_within_chance(accuracy, agrees):
     assert ("DISAGREES" in str(verdict)) != agrees
 
 
+def seeds(*shares: float, **recipe) -> list[dict]:
+    made = [record(metrics={"test": predictions(share, 1000).summary()}) for share in shares]
+    return [one | {"recipe": one["recipe"] | {"seed": seed} | recipe} for seed, one in enumerate(made)]
+
+
 def test_the_spread_over_seeds_says_what_is_allowed():
     recorded = record(metrics={"test": predictions(0.5, 1000).summary()})
-    seeds = [record(metrics={"test": predictions(share, 1000).summary()}) for share in (0.49, 0.5, 0.51)]
-    verdict = runs.verify(recorded, lambda _: rerun(0.55), seeds=seeds)
-    assert verdict.allowed == pytest.approx(0.03)
-    assert not verdict.agrees
+    verdict = runs.verify(recorded, lambda _: rerun(0.55), seeds=seeds(0.46, 0.5, 0.54))
+    assert verdict.allowed == pytest.approx(3 * math.sqrt(2) * 0.04)
+    assert verdict.basis == "3 standard errors of 3 seeds"
     assert runs.verify(recorded, lambda _: rerun(0.55), tolerance=0.06).agrees
+
+
+def test_seeds_that_happen_to_agree_allow_what_the_images_do():
+    recorded = record(metrics={"test": predictions(0.5, 1000).summary()})
+    verdict = runs.verify(recorded, lambda _: rerun(0.55), seeds=seeds(0.5, 0.5, 0.501))
+    assert verdict.allowed == pytest.approx(3 * math.sqrt(2 * 0.25 / 1000))
+
+
+@pytest.mark.parametrize("recipe", [{"epochs": 20}, {"precision": "mixed_bfloat16"}])
+def test_longer_runs_and_other_precisions_are_no_seeds_of_a_record(recipe):
+    recorded = record(metrics={"test": predictions(0.5, 1000).summary()})
+    others = seeds(0.45, 0.55) + seeds(0.2, **recipe)
+    assert runs.verify(recorded, lambda _: rerun(0.5), seeds=others).basis.endswith("plus 0.02")
 
 
 def test_a_part_of_a_run_is_compared_at_its_last_epoch():

@@ -116,12 +116,47 @@ def test_a_verdict_on_a_run_in_fewer_bits_says_so(project):
     assert [run.seed for run in scoreboard.recorded()] == [1, 0]
 
 
+def test_an_invalid_figure_beside_a_run_in_fewer_bits_says_so(project):
+    add(project, "noisy_cifar/vgg_model2-honest", 0.7, precision="mixed_bfloat16")
+    row = scoreboard.row("noisy_cifar/vgg_model2")
+    assert row.verdict.startswith("report invalid: ") and row.verdict.endswith("; ours computing in bfloat16")
+    assert score_page._verdict(row, {}).endswith("; ours computing in bfloat16")
+
+
 def test_records_are_read_again_when_they_change(project):
     for accuracy in (0.5, 0.6):
         add(project, "noisy_cifar/vgg-honest", accuracy)
         assert [run.metrics["test"]["accuracy"] for run in scoreboard.recorded()] == [accuracy]
     (project / "results" / "noisy_cifar" / "vgg-honest-seed0.json").unlink()
     assert scoreboard.recorded() == []
+
+
+def test_one_seed_is_as_unsure_as_three_of_the_chapter_were_found_to_be(project):
+    add(project, "noisy_cifar/resnet8-report000", 0.595)
+    assert scoreboard.row("noisy_cifar/resnet8").verdict == "not reproduced: 4.2 points below"
+    for seed, accuracy in enumerate((0.44, 0.46, 0.48)):
+        add(project, "noisy_cifar/cnn1-report001", accuracy, seed=seed)
+    row = scoreboard.row("noisy_cifar/resnet8")
+    assert row.judged.luck == pytest.approx(0.02) and row.verdict == "reproduced"
+    for seed, accuracy in enumerate((0.55, 0.551, 0.552)):
+        add(project, "noisy_cifar/cnn2_filter-report001", accuracy, seed=seed)
+    assert scoreboard.row("noisy_cifar/resnet8").judged.luck == pytest.approx(
+        math.sqrt((0.02**2 + 0.001**2) / 2)
+    )
+
+
+def test_seeds_of_runs_that_were_cut_short_say_nothing_of_the_others(project):
+    for seed, accuracy in enumerate((0.3, 0.4, 0.5)):
+        add(project, "dual_cifar/accn_l2", accuracy, seed=seed, given=" --epochs 3")
+    add(project, "dual_cifar/fmp3", 0.69)
+    assert scoreboard.row("dual_cifar/fmp3").judged.luck == scoreboard.LUCK
+
+
+@pytest.mark.parametrize("given", [" --profile quick", " --n 500"])
+def test_a_profile_or_a_part_of_the_images_cuts_a_run_short_too(project, given):
+    run = add(project, "dual_cifar/fmp3", 0.6, given=given)
+    assert scoreboard.cut_short(run) == f"`{given.strip()}`"
+    assert not scoreboard.cut_short(add(project, "dual_cifar/accn", 0.6, given=" --profile full"))
 
 
 def test_runs_as_the_report_ran_decide_where_there_are_any(project):

@@ -38,6 +38,32 @@ def test_a_stage_is_compared_with_the_same_stage_made_again(project, monkeypatch
     assert verify.verify("noisy_cifar", data="elsewhere").measured == 0.52
 
 
+def test_what_trains_nothing_is_verified_only_where_nothing_else_is(project, monkeypatch):  # noqa: F811
+    run = add(project, "noisy_cifar/vgg-honest", 0.66)
+    idle = add(project, "noisy_cifar/histogram_baseline-honest", 0.24)
+    nothing = {"history": {name: [] for name in idle.record["history"]}, "best_epoch": None, "seconds": 0}
+    write(project / "results" / f"{idle.name}-seed0.json", {**idle.record, **nothing})
+    monkeypatch.setattr(verify, "_again", lambda record, _: Run(record["name"], "", None, record))
+    assert verify.verify("noisy_cifar").name == run.name
+    assert verify.verify("noisy_cifar", name="histogram*").name == idle.name
+
+
+def test_first_epochs_are_verified_only_where_a_shorter_training_begins_with_them(project, monkeypatch):  # noqa: F811
+    first = add(project, "noisy_cifar/cnn2_stage1-honest", 0.53)
+    after = add(project, "noisy_cifar/cnn2_filter-honest", 0.57)
+    later = {"started": "2027-01-01T00:00:00Z", "seconds": 0.5}
+    write(project / "results" / f"{after.name}-seed0.json", {**after.record, **later})
+    monkeypatch.setattr(verify, "_again", lambda record, _: Run(record["name"], "", None, record))
+    assert verify.verify("noisy_cifar").name == after.name
+    assert verify.verify("noisy_cifar", epochs=2).name == first.name
+    with pytest.raises(RunError, match="the first epochs of noisy_cifar/cnn2_filter"):
+        verify.verify("noisy_cifar", name="cnn2_filter*", epochs=2)
+    planned = {**first.record, "recipe": first.record["recipe"] | {"schedule": "onecycle"}}
+    write(project / "results" / f"{first.name}-seed0.json", planned)
+    with pytest.raises(RunError, match="planned over all epochs"):
+        verify.verify("noisy_cifar", epochs=2)
+
+
 def test_a_chapter_without_records_says_so(project):  # noqa: F811
     with pytest.raises(RunError, match="no record of dual_cifar"):
         verify.verify("dual_cifar")

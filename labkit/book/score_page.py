@@ -81,6 +81,8 @@ def _verdict(row: Row, macs: Mapping[str, int]) -> str:
             )
         elif needs := scoreboard.outstanding(row, macs):
             reason += f"; {needs}"
+        if row.bits:
+            reason += f"; ours{row.bits}"
     return f"{mark}: {reason}" if reason else mark
 
 

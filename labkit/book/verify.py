@@ -15,12 +15,23 @@ from labkit.runs.record import RECORD
 
 
 def verify(chapter: str, *, name: str = "*", data: str = "", epochs: int | None = None) -> Verdict:
-    """Train the cheapest matching record of a chapter again, in full or for its first epochs."""
+    """Run the cheapest matching record of a chapter again that trains, in full or for its first epochs."""
     found = [run for run in scoreboard.recorded(f"{chapter}/{name}") if run.record["command"]]
     if not found:
         raise RunError(
             f"there is no record of {chapter}/{name} that can be run again.",
             expected="a record in results/ that holds its command",
+        )
+    found = [
+        run for run in found if run.epochs
+    ] or found  # where nothing is trained, there is little to verify
+    if epochs is not None:
+        found = [run for run in found if _starts_alike(run)]
+    if not found:
+        raise RunError(
+            f"the first epochs of {chapter}/{name} are others when there are no more of them.",
+            expected="a record whose rate is not planned over all epochs, with no training before it",
+            mend="leave EPOCHS out, or name another record",
         )
     chosen = min(found, key=lambda run: run.seconds)
     changes: dict[str, Any] = {"epochs": epochs, "data": data or None}
@@ -28,6 +39,20 @@ def verify(chapter: str, *, name: str = "*", data: str = "", epochs: int | None 
         given = {key: value for key, value in changes.items() if value is not None} | {"runs": folder}
         others = [run.record for run in found if run.name == chosen.name]
         return runs.verify(chosen.record, lambda record: _again(record, given), seeds=others)
+
+
+def _starts_alike(run: Run) -> bool:
+    """Whether the first epochs of a run are the same when it is told to train for these alone.
+
+    The stages before it, which its command trains too, would be cut as well.
+    """
+    stages = [
+        stage.record["started"]
+        for stage in scoreboard.recorded(f"{run.chapter}/*")
+        if stage.record["command"] == run.record["command"]
+    ]
+    is_first = run.record["started"] == min(stages)
+    return is_first and run.record["recipe"]["schedule"] in ("constant", "plateau")
 
 
 def command(record: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

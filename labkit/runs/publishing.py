@@ -22,6 +22,11 @@ def publish(run: Run, results: str | Path = "results", *, variant: str | None = 
             f"{run.name} is {run.status}: {run.record['why'] or 'it has not ended'}.",
             expected="a finished run",
         )
+    if not run.record["command"]:
+        raise RunError(
+            f"the record of {run.name} does not say what makes it again.",
+            expected="a run of `python -m labkit run`, which keeps its command",
+        )
     record = rounded(plain({name: value for name, value in run.record.items() if name != "weights"}))
     validate(record, name=run.name)
     chapter, name = run.name.split("/")
@@ -85,9 +90,9 @@ def verify(
     """Train a record again by `rerun(record)` and compare: test accuracy, or of a shorter run its last epoch.
 
     `rerun` must use an empty folder of runs: elsewhere the same training is loaded, and agrees with itself.
-    Allowed is `tolerance` where given; else three standard deviations over `seeds`, records that differ
-    in their seed alone, where there are three or more; else three binomial standard errors of a difference,
-    plus 0.02 for another machine's arithmetic.
+    Allowed is `tolerance` where given; else three standard errors of a difference: as between `seeds`,
+    records that differ in their seed alone, where there are three or more, and at least what the number of
+    images gives; with fewer seeds that plus 0.02, since a seed or another machine's arithmetic adds to it.
     """
     validate(record)
     again = rerun(record)
@@ -102,9 +107,15 @@ def verify(
     read = _last_epoch(again.epochs) if part is None else (f"{part} accuracy", lambda one: _scored(one, part))
     number, take = read
     recorded, measured = take(record), take(again.record)
-    others = [take(other) for other in seeds if other["name"] == record["name"]]
+    others = [take(other) for other in seeds if _but_seed(other) == _but_seed(record)]
     allowed, basis = _allowance(recorded, _images(record, part), tolerance, others)
     return Verdict(record["name"], number, recorded, measured, allowed, basis)
+
+
+def _but_seed(record: Mapping[str, Any]) -> tuple:
+    """What two records share that differ in their seed alone."""
+    recipe = {name: value for name, value in record["recipe"].items() if name != "seed"}
+    return record["name"], record["model"].get("options"), recipe
 
 
 def _shared_part(record: Mapping[str, Any], again: Run) -> str | None:
@@ -136,7 +147,9 @@ def _images(record: Mapping[str, Any], part: str | None) -> int:
 def _allowance(share: float, n: int, tolerance: float | None, others: list[float]) -> tuple[float, str]:
     if tolerance is not None:
         return tolerance, "as asked"
-    if len(others) >= 3:
-        return 3 * stdev(others), f"3 standard deviations over {len(others)} seeds"
-    error = math.sqrt(2 * share * (1 - share) / max(n, 1))
-    return 3 * error + 0.02, f"3 standard errors of {n:,} images, plus 0.02"
+    images = 3 * math.sqrt(2 * share * (1 - share) / max(n, 1))
+    if len(others) < 3:
+        return images + 0.02, f"3 standard errors of {n:,} images, plus 0.02"
+    luck = 3 * math.sqrt(2) * stdev(others)
+    basis = f"{len(others)} seeds" if luck > images else f"{n:,} images, more than of {len(others)} seeds"
+    return max(luck, images), f"3 standard errors of {basis}"
