@@ -148,11 +148,10 @@ class _Job:
         run = training.fit(
             model, self.train, self.valid, recipe, run=f"{self.run}.trial{trial}", runs=self.runs, until=until
         )
-        best = run.history.set_index("epoch")[recipe.monitor][run.best_epoch or run.epochs]
         return {
-            recipe.monitor: float(best),
+            recipe.monitor: run.kept(recipe.monitor),
             "epochs": run.epochs,
-            "best_epoch": run.best_epoch or run.epochs,
+            "best_epoch": run.kept_epoch,
             "seconds": run.seconds,
         }
 

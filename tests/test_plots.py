@@ -45,7 +45,7 @@ def curve(epochs=12, drops=(5, 9), best=0.6):
 
 
 def run(name="chapter/net", **options):
-    return SimpleNamespace(name=name, history=curve(**options), best_epoch=7)
+    return SimpleNamespace(name=name, history=curve(**options), kept_epoch=7)
 
 
 def predictions(k=4, n=300, seed=0):
@@ -91,7 +91,7 @@ def test_history_draws_both_lines_best_epoch_and_rate_drops():
     drops = [drawn.get_xdata()[0] for drawn in ax.lines if drawn.get_label() == "_rate drop"]
     assert drops == [4.5, 8.5]
     assert line(ax, "_best").get_xydata().tolist() == [[7, 0.6]]
-    assert "best 0.600, epoch 7" in said(ax)
+    assert "kept 0.600, epoch 7" in said(ax)
     assert {"training", "validation"} <= set(said(ax))  # named at their ends, without a legend
     assert ax.get_legend() is None
     assert ax.get_title("left") == "Accuracy of chapter/net"
@@ -158,13 +158,21 @@ def test_loss_and_accuracy_share_the_best_epoch():
     assert [ax.get_ylabel() for ax in figure.axes] == ["accuracy", "loss"]
 
 
+def test_an_epoch_that_nobody_kept_is_called_the_best():
+    record = {"history": curve().to_dict("list"), "best_epoch": 7}
+    assert "kept 0.600, epoch 7" in said(plots.history(record))
+    assert any(text.startswith("best 0.600, epoch 7") for text in said(plots.history(curve())))
+    last = plots.history(record | {"recipe": {"restore_best": False}})
+    assert any(re.fullmatch(r"kept .*, epoch 12", text) for text in said(last))
+
+
 @pytest.mark.parametrize("metric", ["accuracy", "loss"])
 def test_the_words_on_the_best_epoch_hide_no_line(metric):
     table = curve(drops=())
     table.loc[6, "val_loss"] = 1.2  # below all others, as the accuracy is above
-    ax = plots.history(SimpleNamespace(name="net", history=table, best_epoch=7), metric=metric)
+    ax = plots.history(SimpleNamespace(name="net", history=table, kept_epoch=7), metric=metric)
     ax.figure.canvas.draw()
-    [words] = [text for text in ax.texts if text.get_text().startswith("best")]
+    [words] = [text for text in ax.texts if text.get_text().startswith("kept")]
     for name in ("training", "validation"):
         x, y = line(ax, name).get_xydata().T
         fine = np.linspace(1, 12, 500)

@@ -14,6 +14,7 @@ from labkit.__main__ import main
 from labkit.errors import RunError
 from labkit.predictions import Predictions
 from labkit.runs.record import RECORD, dumps, write
+from labkit.runs.table import row
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = sorted((ROOT / "results").rglob("*.json"))
@@ -237,6 +238,14 @@ def test_the_command_publishes_what_has_ended_and_names_what_has_not(tmp_path, m
     assert said.out == "results/noisy_cifar/vgg-seed0-short.json\n"
     assert said.err.startswith("labkit: ") and "is running" in said.err
     assert main(["publish", str(ended.folder)]) == 0
+
+
+def test_the_kept_epoch_is_the_last_where_the_best_is_not_restored(tmp_path):
+    best, last = kept(tmp_path / "a"), kept(tmp_path / "b")
+    last.record["recipe"]["restore_best"] = False
+    assert (best.kept_epoch, best.kept("val_accuracy")) == (2, 0.35)
+    assert (last.kept_epoch, last.kept("val_accuracy")) == (3, 0.3)
+    assert row(last)["accuracy"] == 0.6 and last.kept("val_top5") is None
 
 
 def test_a_run_that_no_command_makes_again_is_not_published(tmp_path):

@@ -219,7 +219,7 @@ def by_size(runs: Mapping[str, Run]) -> pd.DataFrame:
     rows = {
         name: {
             "parameters": run.record["model"]["parameters"]["total"],
-            "accuracy": _kept(run)["accuracy"],
+            "accuracy": run.kept("accuracy"),
             "test_accuracy": run.metrics["test"]["accuracy"],
         }
         for name, run in runs.items()
@@ -241,15 +241,9 @@ def _reported_size(name: str) -> models.Counts:
     return next((form for form in forms if form.options.get("as_run")), forms[0]).counts
 
 
-def _kept(run: Run) -> pd.Series:
-    """The epoch whose weights were scored."""
-    table = run.history.set_index("epoch")
-    return table.loc[run.best_epoch] if run.record["recipe"]["restore_best"] else table.iloc[-1]
-
-
 def validated(run: Run) -> float:
     """The validation accuracy of the weights that were scored."""
-    return float(_kept(run)["val_accuracy"])
+    return run.kept("val_accuracy")
 
 
 def from_scratch(made: Mapping[str, Run], networks: Mapping[str, keras.Model]) -> "Styler":

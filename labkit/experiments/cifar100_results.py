@@ -159,14 +159,9 @@ def recorded_grid() -> pd.DataFrame:
 
 def figures(run: Run) -> dict[str, float]:
     """What the grid says of a run, as numbers."""
-    training, validation = _at_best(run)["accuracy"], validated(run)
+    training, validation = run.kept("accuracy"), validated(run)
     numbers = (run.epochs, training, validation, training - validation, run.fastest_epoch)
     return dict(zip(FIGURES, numbers, strict=True))
-
-
-def _at_best(run: Run) -> pd.Series:
-    """The row of a run's history whose weights were kept."""
-    return run.history.set_index("epoch").loc[run.best_epoch or run.epochs]
 
 
 def unlike(run: Run) -> str:
@@ -298,7 +293,7 @@ def _recorded_trials() -> list[dict[str, Any]]:
             numbers = (
                 decay,
                 run.record["recipe"]["lr"],
-                _at_best(run)["val_accuracy"],
+                run.kept("val_accuracy"),
                 run.epochs,
                 run.seconds,
             )

@@ -13,10 +13,11 @@ from matplotlib.ticker import MaxNLocator
 
 from labkit.errors import ParameterError, nearest
 from labkit.plots import look
+from labkit.runs import Run
 
 
 def history(run: Any, *, metric: str | None = None, name: str = "", ax: Axes | None = None) -> Axes:
-    """One metric over the epochs of a run, training and validation, with the best epoch and rate drops.
+    """One metric over the epochs of a run, training and validation, with the epoch kept and rate drops.
 
     `run` is a run, its record, or a history as a DataFrame or dict of lists.
     """
@@ -221,15 +222,17 @@ def _has(table: pd.DataFrame, column: str) -> None:
 
 
 def _best(run: Any, table: pd.DataFrame, metric: str) -> tuple[float, float, str] | None:
-    """Epoch, value and text of the best epoch: the run's own, or the best by validation."""
+    """Epoch, value and text of the epoch whose weights a run kept, or else of the best by validation."""
     column = f"val_{metric}"
     if column not in table or table[column].isna().all():
         return None
-    epoch = run.get("best_epoch") if isinstance(run, Mapping) else getattr(run, "best_epoch", None)
+    if isinstance(run, Mapping) and "best_epoch" in run:
+        run = Run("", "", None, {"recipe": {}, **run})
+    epoch, word = getattr(run, "kept_epoch", None), "kept"
     values = table.set_index("epoch")[column].astype(float)
     if epoch not in values.index:
-        epoch = values.idxmin() if "loss" in metric else values.idxmax()
-    return float(epoch), float(values[epoch]), f"best {values[epoch]:.3f}, epoch {epoch:.0f}"
+        epoch, word = values.idxmin() if "loss" in metric else values.idxmax(), "best"
+    return float(epoch), float(values[epoch]), f"{word} {values[epoch]:.3f}, epoch {epoch:.0f}"
 
 
 def _draw(run: Any, metric: str | None, ax: Axes) -> dict:

@@ -60,6 +60,17 @@ class Run:
         return self.record["best_epoch"]
 
     @property
+    def kept_epoch(self) -> int | None:
+        """The epoch whose weights were kept: the best one, or the last where the recipe goes on from it."""
+        restored = self.record["recipe"].get("restore_best", True)
+        return (self.best_epoch if restored else None) or self.epochs or None
+
+    def kept(self, column: str) -> float | None:
+        """A number of the history in the epoch whose weights were kept; None where it was not measured."""
+        values = self.record["history"].get(column)
+        return values[self.kept_epoch - 1] if values else None
+
+    @property
     def seconds(self) -> float:
         """Time spent in epochs, over all resumptions."""
         return self.record["seconds"]

@@ -27,7 +27,7 @@ def published_folder() -> Path:
 def results(pattern: str = "*", *, folders: Iterable[str | Path] | None = None) -> pd.DataFrame:
     """One row a run whose name matches; a published record and its run folder count once.
 
-    Losses and accuracies are those of the best epoch, times those of the fastest; `gap` is how far training
+    Losses and accuracies are those of the epoch kept, times those of the fastest; `gap` is how far training
     accuracy is above validation.
     """
     if folders is None:
@@ -64,15 +64,8 @@ def row(run: Run) -> dict[str, Any]:
     return {column: value(run) for column, value in _COLUMNS.items()}
 
 
-def _at_best(run: Run, column: str) -> float | None:
-    values = run.record["history"].get(column)
-    if not values:
-        return None
-    return values[(run.best_epoch or len(values)) - 1]
-
-
 def _gap(run: Run) -> float | None:
-    train, valid = _at_best(run, "accuracy"), _at_best(run, "val_accuracy")
+    train, valid = run.kept("accuracy"), run.kept("val_accuracy")
     return None if train is None or valid is None else train - valid
 
 
@@ -96,10 +89,10 @@ _COLUMNS = {
     "epochs": lambda run: run.epochs,
     "best_epoch": lambda run: run.best_epoch,
     "batch_size": lambda run: run.record["recipe"]["batch_size"],
-    "loss": lambda run: _at_best(run, "loss"),
-    "accuracy": lambda run: _at_best(run, "accuracy"),
-    "val_loss": lambda run: _at_best(run, "val_loss"),
-    "val_accuracy": lambda run: _at_best(run, "val_accuracy"),
+    "loss": lambda run: run.kept("loss"),
+    "accuracy": lambda run: run.kept("accuracy"),
+    "val_loss": lambda run: run.kept("val_loss"),
+    "val_accuracy": lambda run: run.kept("val_accuracy"),
     "gap": _gap,
     "test_accuracy": lambda run: _metric(run, "accuracy"),
     "test_top5": lambda run: _metric(run, "top5"),
