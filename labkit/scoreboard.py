@@ -269,7 +269,7 @@ def _given(run: Run) -> int:
 
 def cut_short(run: Run) -> str:
     """The options of a run's command that gave it less than its recipe; empty where it had all of it."""
-    given = pairwise(shlex.split(run.record["command"] or ""))
+    given = pairwise(shlex.split(run.record.get("command") or ""))
     options = [(name, value) for name, value in given if name.removeprefix("--") in LESS and value != "full"]
     return " ".join(f"`{name} {value}`" for name, value in options)
 

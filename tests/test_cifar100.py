@@ -453,6 +453,17 @@ def test_a_comparison_holds_runs_in_fewer_bits_against_others(records):
     records += [run_of("custom_vgg", 0.5), run_of("custom_vgg_cutmix", 0.6)]
     records[1].record["recipe"]["precision"] = "mixed_bfloat16"
     assert says.verdict({}).startswith("By the records, CutMix, done right, beats")
+    assert "for `custom_vgg` (`custom_vgg_cutmix` in bfloat16): +10.0" in says.verdict({})
+
+
+def test_augmentations_are_compared_in_bits_that_all_have(records):
+    records += [run_of("custom_vgg", value, seed=seed) for seed, value in enumerate([0.5, 0.4])]
+    records += [run_of(f"custom_vgg_{kind}", 0.6) for kind in ("basic", "cutmix")]
+    for run in records[1:]:
+        run.record["recipe"]["precision"] = "mixed_bfloat16"
+    said = says.answers().data
+    assert "`custom_vgg` in bfloat16: validation accuracy changes by +20.0 points" in said
+    assert "no augmentation for `custom_vgg` in bfloat16: +20.0 points" in says.verdict({})
 
 
 def test_a_run_in_fewer_bits_says_so_beside_its_figure(records):

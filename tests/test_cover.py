@@ -1,6 +1,7 @@
 import tomllib
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 
 import pytest
 
@@ -64,6 +65,25 @@ def test_the_readme_repeats_the_findings_with_the_numbers_of_the_records():
     readme = " ".join(Path("README.md").read_text(encoding="utf-8").split())
     for chapter, texts in found.items():
         assert cover.sentence(chapter, texts) in readme
+
+
+def test_what_the_findings_say_in_words_holds_in_the_records():
+    rows = [scoreboard.row(f"animals/{name}") for name in ("simple", "mid", "custom_resnet", "resnet_aug")]
+    slips = [row.as_run.mean - row.as_meant.mean for row in rows]
+    assert [slip < 0 for slip in slips] == [True, True, False, False]
+    assert all(abs(slip) < row.tolerance for slip, row in zip(slips, rows, strict=True))
+    for name, millions in (("noisy_cifar/better-report001", 2), ("cifar100/better", 3)):
+        (run, *_) = scoreboard.recorded(name)
+        assert round(run.record["model"]["parameters"]["total"] / 1e6) == millions
+    assert run.metrics["test"]["n"] == 5_000
+
+
+def test_figures_in_bfloat16_are_held_against_each_other_alone():
+    texts = {"finding": "{bfloat16[custom_vgg]}, {bfloat16[mlp]}.", "open": "Not yet."}
+    assert cover.sentence("cifar100", texts) == "Not yet."  # mlp has none
+    said = cover.sentence("cifar100", {"finding": "{bfloat16[custom_vgg]}", "open": ""})
+    narrow = [run for run in scoreboard.recorded("cifar100/custom_vgg") if scoreboard.in_fewer_bits(run)]
+    assert said == f"{100 * mean(run.metrics['valid']['accuracy'] for run in narrow):.1f} %"
 
 
 def test_an_unknown_word_in_braces_is_named():

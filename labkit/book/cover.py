@@ -3,6 +3,7 @@
 import math
 import tomllib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from string import Formatter
@@ -13,10 +14,10 @@ from labkit.errors import DataError
 FINDINGS = Path("book/findings.toml")
 
 
-def _recorded(name: str) -> float:
-    """The test accuracy of an experiment that no report has, as the mean of its longest records."""
+def _recorded(name: str, figure: str = "accuracy") -> float:
+    """A figure on test images of an experiment that no report has, as the mean of its longest records."""
     runs = scoreboard.longest(scoreboard.recorded(name))
-    return mean(run.metrics["test"]["accuracy"] for run in runs) if runs else math.nan
+    return mean(run.metrics["test"][figure] for run in runs) if runs else math.nan
 
 
 def _unseen(name: str) -> float:
@@ -25,12 +26,21 @@ def _unseen(name: str) -> float:
     return mean(part["accuracy"] for part in found) if all(found) and found else math.nan
 
 
+def _in_bfloat16(name: str) -> float:
+    """The figure of the records as meant that computed in bfloat16, to be held against each other."""
+    row = scoreboard.row(name)
+    runs = scoreboard.longest(filter(scoreboard.in_fewer_bits, scoreboard.recorded(name)))
+    return scoreboard.Side(row.metric, tuple(runs)).mean
+
+
 SOURCES: dict[str, Callable[[str], float]] = {
     "published": lambda name: scoreboard.row(name).published,
     "meant": lambda name: scoreboard.row(name).as_meant.mean,
     "run": lambda name: scoreboard.row(name).as_run.mean,
     "unseen": _unseen,
+    "bfloat16": _in_bfloat16,
     "recorded": _recorded,
+    "both": partial(_recorded, figure="both_right"),
 }
 
 

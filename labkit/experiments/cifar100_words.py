@@ -36,6 +36,7 @@ from labkit.experiments.cifar100_results import (
     unlike,
     validated,
 )
+from labkit.recipes import PRECISIONS
 from labkit.runs import Run
 from labkit.scoreboard import Row, Side
 
@@ -160,10 +161,8 @@ def _widest(table: pd.DataFrame) -> str:
 
 def answers() -> Markdown:
     """What the records say about the report's claims, one sentence each."""
-    rows = _recorded_rows()
-    sides = {name: row.as_meant for name, row in rows.items()}
-    changes = [line for line in (_augmented(sides, model) for model in CHECKED) if line]
-    return Markdown("\n".join(f"- {line}" for line in (_near(rows), *changes)))
+    changes = [line for line in map(_augmented, CHECKED) if line]
+    return Markdown("\n".join(f"- {line}" for line in (_near(_recorded_rows()), *changes)))
 
 
 def _recorded_rows() -> dict[str, Row]:
@@ -174,13 +173,28 @@ def _recorded_rows() -> dict[str, Row]:
 def verdict(here: Mapping[str, Run]) -> str:
     """Whether CutMix, done right, beats no augmentation for the report's own convolutional network."""
     own = {name: Side("valid_accuracy", (run,)) for name, run in scoreboard.of_the_reader(here).items()}
-    past = {name: row.as_meant for name, row in _recorded_rows().items()}
-    told = {"In this execution": _beats(own), "By the records": _beats(past)}
+    told = {"In this execution": _beats(own), "By the records": _beats(_alike(PLAIN, MIXED))}
     said = [f"{where}, {sentence}" for where, sentence in told.items() if sentence]
     return " ".join(said) or (
         f"Whether CutMix, done right, beats no augmentation for `{PLAIN}` is not recorded yet: without it "
         f"training takes {_hours(PLAIN)}, with it {_hours(MIXED)}, if neither stops early."
     )
+
+
+def _alike(*names: str) -> dict[str, Side]:
+    """The recorded runs of some networks in bits that all of them have, thirty-two before sixteen."""
+    found = {name: scoreboard.recorded(f"cifar100/{name}") for name in names}
+    for bits in PRECISIONS:
+        same = {
+            name: [run for run in runs if run.record["recipe"]["precision"] == bits]
+            for name, runs in found.items()
+        }
+        if all(same.values()):
+            found = same
+            break
+    return {
+        name: Side("valid_accuracy", tuple(scoreboard.longest(runs))) for name, runs in found.items() if runs
+    }
 
 
 def _hours(name: str) -> str:
@@ -199,8 +213,8 @@ def _beats(sides: Mapping[str, Side]) -> str:
     gain, luck = cutmix.mean - none.mean, none.apart(cutmix)
     says = "beats" if gain > luck else "loses to" if gain < -luck else "cannot be told from"
     sentence = (
-        f"CutMix, done right, {says} no augmentation for `{PLAIN}`: {100 * gain:+.1f} points of validation "
-        f"accuracy on real images, where luck alone may give {100 * luck:.1f} "
+        f"CutMix, done right, {says} no augmentation for `{PLAIN}`{_bits(sides)}: {100 * gain:+.1f} points "
+        f"of validation accuracy on real images, where luck alone may give {100 * luck:.1f} "
         f"(seeds: {len(cutmix.values)} with it, {len(none.values)} without)."
     )
     return sentence if gain > luck else f"{sentence} {_how_far(cutmix.runs[0], none.runs[0])}"
@@ -238,18 +252,27 @@ def _aside(name: str, side: Side) -> str:
     return f"; in bfloat16 {Side(side.metric, left)}" if left and left[0] not in side.runs else ""
 
 
-def _augmented(sides: Mapping[str, Side], model: str) -> str:
+def _bits(sides: Mapping[str, Side]) -> str:
+    """In what runs computed that are compared, where any did in fewer bits."""
+    narrow = [name for name, side in sides.items() if scoreboard.in_fewer_bits(side.runs[0])]
+    if len(narrow) == len(sides):
+        return " in bfloat16"
+    return f" ({', '.join(f'`{name}`' for name in narrow)} in bfloat16)" if narrow else ""
+
+
+def _augmented(model: str) -> str:
     names = [Cell(model, augmentation).name for augmentation in AUGMENTATIONS]
+    sides = _alike(*names)
     if not all(name in sides for name in names):
         return ""
     none, basic, cutmix = (sides[name] for name in names)
     luck = max(none.apart(basic), none.apart(cutmix))
     before, after = (fmean(figures(run)["gap"] for run in side.runs) for side in (none, cutmix))
+    more, most = (100 * (side.mean - none.mean) for side in (basic, cutmix))
     return (
-        f"`{model}`: validation accuracy changes by {100 * (basic.mean - none.mean):+.1f} points with basic "
-        f"augmentation, by {100 * (cutmix.mean - none.mean):+.1f} with CutMix; luck alone may give "
-        f"{100 * luck:.1f}. CutMix takes the gap between training and validation accuracy from {before:.3f} "
-        f"to {after:.3f}."
+        f"`{model}`{_bits(sides)}: validation accuracy changes by {more:+.1f} points with basic "
+        f"augmentation, by {most:+.1f} with CutMix; luck alone may give {100 * luck:.1f}. CutMix takes the "
+        f"gap between training and validation accuracy from {before:.3f} to {after:.3f}."
     )
 
 
