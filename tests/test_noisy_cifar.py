@@ -332,7 +332,8 @@ def committed(monkeypatch):
     records = []
 
     def on_record(protocol):
-        return {run.name: run for run in records if run.name.endswith(f"-{protocol}")}
+        named = {run.name for run in records if run.name.endswith(f"-{protocol}")}
+        return {name: [run for run in records if run.name == name] for name in named}
 
     monkeypatch.setattr(found, "_on_record", on_record)
     return records
@@ -351,15 +352,19 @@ def test_the_leak_is_what_a_model_does_better_on_images_whose_answers_it_saw(com
     assert "0.9000 run as the report did, and 0.7000 with" in says.leaked()
 
 
-def test_the_leak_is_more_than_chance_or_said_to_be_none(committed):
-    def leaky(test, unseen):
-        return fake("cct_model2-report000", test=scored(test), unseen=scored(unseen))
+def test_the_leak_is_the_gap_that_opens_after_it_beyond_chance(committed):
+    def tested(name, test, unseen):
+        parts = {"test": test, "unseen": unseen}
+        return fake(name, **{part: scored([[n, 1000 - n], [1000 - n, n]]) for part, n in parts.items()})
 
-    committed.append(leaky([[900, 100], [100, 900]], [[700, 300], [300, 700]]))
-    assert "20.0 points of its test accuracy, more than the " in says.leaked()
-    assert " that chance allows, come from having seen the answers." in says.leaked()
-    committed[:] = [leaky([[700, 300], [300, 700]], [[705, 295], [295, 705]])]
-    assert "-0.5 points between the two are within the 2.8 that chance allows" in says.leaked()
+    committed.append(tested("cct_model2-report000", 900, 700))
+    assert "20.0 points fewer than of the test images; what its Model I did there is not" in says.leaked()
+    committed.append(tested("cct-report000", 690, 710))
+    assert "Model I, before the leak, had 2.0 points more than of the test images" in says.leaked()
+    assert "differ by +22.0 points, more than the " in says.leaked()
+    assert "chance allows: that is what the answers were worth that it had seen." in says.leaked()
+    committed[1:] = [tested("cct-report000", 895, 705)]
+    assert "differ by +1.0 points, within the " in says.leaked() and "worth" not in says.leaked()
 
 
 def test_both_ways_shows_all_records_and_trains_only_what_was_asked_for(committed, settings, monkeypatch):
@@ -372,7 +377,12 @@ def test_both_ways_shows_all_records_and_trains_only_what_was_asked_for(committe
         return fake(name, test=test)
 
     monkeypatch.setattr(lab, "run", run)
-    on_record = {"resnet8_model2, images kept apart, on record", "vgg_model2, test labels leak, on record"}
+    committed.append(fake("vgg-report000", test=test, unseen=test))
+    on_record = {
+        "resnet8_model2, images kept apart, on record",
+        "vgg, before the leak, on record",
+        "vgg_model2, test labels leak, on record",
+    }
     for chosen, profile in ((("cnn1",), "full"), (("vgg",), "smoke"), (("cct",), "quick")):
         asked = replace(settings, models=chosen, profile=profile)
         assert set(found.both_ways(asked)) == on_record and not trained
@@ -382,6 +392,15 @@ def test_both_ways_shows_all_records_and_trains_only_what_was_asked_for(committe
         "cct_model2, test labels leak, here",
         "cct_model2, images kept apart, here",
     }
+
+
+def test_several_seeds_on_record_are_a_mean_and_its_spread(committed):
+    tested = [scored([[n, 100 - n], [100 - n, n]], interval=(0.5, 0.9)) for n in (70, 80)]
+    committed += [fake("cnn1-honest", test=test) for test in tested]
+    table = found.beside(["cnn1", "vgg"], {})
+    assert table["recorded, honest split"].tolist() == ["0.7500 ± 0.0707 (2 seeds)", found.NONE]
+    committed.pop()
+    assert found.beside(["cnn1"], {})["recorded, honest split"].tolist() == ["0.700 (0.50–0.90)"]
 
 
 def test_runs_on_few_images_say_only_that_they_ran():
@@ -445,6 +464,13 @@ def test_the_summary_takes_the_readers_real_runs_before_any_record(committed, se
     under = lab.under(settings, "report001")
     assert "0.700 with `cnn1`" in says.summary(under, real)
     assert "In this execution, under the protocol `report001`" in says.summary(under, real)
+    committed += [
+        fake("cnn2_filter-honest", test=scored([[60, 40], [40, 60]])),
+        fake("cnn2_stage1-honest", test=scored([[55, 45], [45, 55]])),
+        fake("cnn1-honest", test=scored([[80, 20], [20, 80]])),
+    ]
+    assert "0.850 with `cnn1`" in says.summary(settings, drawn)  # of two seeds
+    assert "0.600 with `cnn2_filter`, where `cnn2_stage1` has 0.550" in says.summary(settings, drawn)
     committed.clear()
     assert "0.600 with `cnn1`" in says.summary(settings, drawn) and "drawn" in says.summary(settings, drawn)
 
@@ -495,7 +521,7 @@ def test_corrections_stand_beside_what_was_trained_on_them(committed):
     assert table["with mixup"].dropna().to_dict() == {"vgg_cleaner": 0.8}
     assert np.isnan(table.loc["vgg_gce", "kept"])
     here = labels.transition(np.arange(20) % 10, np.arange(20) % 10, 10)
-    assert "most labels are left by `vgg_cleaner`, 100%" in says.judged(table, here, "this execution")
+    assert "most labels, 100%, `vgg_cleaner` does, 30.0%" in says.judged(table, here, "this execution")
 
 
 def test_published_accuracies_stand_beside_ours_and_are_worked_out(committed):

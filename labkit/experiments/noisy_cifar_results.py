@@ -63,15 +63,22 @@ _USES = {
 
 def recorded(names: Iterable[str], protocol: str) -> dict[str, Run]:
     """The committed records of some experiments under a protocol; of several seeds the first."""
-    found = _on_record(protocol)
-    wanted = {name: f"noisy_cifar/{name}-{protocol}" for name in names}
-    return {name: found[full] for name, full in wanted.items() if full in found}
+    found = {name: seeds(name, protocol) for name in names}
+    return {name: runs[0] for name, runs in found.items() if runs}
+
+
+def seeds(name: str, protocol: str) -> list[Run]:
+    """The committed records of one experiment under a protocol, the longest alone."""
+    return scoreboard.longest(_on_record(protocol).get(f"noisy_cifar/{name}-{protocol}", []))
 
 
 @cache
-def _on_record(protocol: str) -> dict[str, Run]:
+def _on_record(protocol: str) -> dict[str, list[Run]]:
     """Every record under a protocol, read once for all the tables of a page."""
-    return {run.name: run for run in reversed(scoreboard.recorded(f"noisy_cifar/*-{protocol}"))}
+    found: dict[str, list[Run]] = {}
+    for run in scoreboard.recorded(f"noisy_cifar/*-{protocol}"):
+        found.setdefault(run.name, []).append(run)
+    return found
 
 
 def to_show(names: Iterable[str], here: Runs, protocol: str) -> tuple[dict[str, Run], str]:
@@ -90,7 +97,10 @@ def to_show(names: Iterable[str], here: Runs, protocol: str) -> tuple[dict[str, 
             if not any(shown.partition(" ")[0] == name for shown in found):
                 found[name if split == protocol else f"{name} ({split})"] = run
     if found:
-        return found, f"records on the course's data, under the protocol `{protocol}` or the one in brackets"
+        return found, (
+            "records on the course's data, of several seeds the first, "
+            f"under the protocol `{protocol}` or the one in brackets"
+        )
     return in_earnest(made) or made, "this execution"
 
 
@@ -135,21 +145,26 @@ def spoken(run: Run) -> str:
     return f"{tested['accuracy']:.3f} ({low:.2f}–{high:.2f})"
 
 
+def spoken_seeds(runs: list[Run]) -> str:
+    """What a table shows of the records of one experiment: the only one, or a mean with its spread."""
+    if len(runs) == 1:
+        return spoken(runs[0])
+    return str(scoreboard.Side("test_accuracy", tuple(runs))) or NONE
+
+
 def beside(names: Iterable[str], here: Runs) -> pd.DataFrame:
     """Test accuracies side by side: published, recorded on real data in two ways, and in this execution."""
     names = list(names)
     published = {row.experiment: row for row in scoreboard.rows("noisy_cifar")}
     reports = {name: published[name].report if name in published else "000" for name in names}
-    honest = recorded(names, "honest")
     rows = []
     for name in names:
-        as_run = recorded([name], f"report{reports[name]}").get(name)
         rows.append(
             {
                 "experiment": name,
                 "published": f"{published[name].published:.3f}" if name in published else NONE,
-                "recorded as the report split": spoken(as_run) if as_run else NONE,
-                "recorded, honest split": spoken(honest[name]) if name in honest else NONE,
+                "recorded as the report split": spoken_seeds(seeds(name, f"report{reports[name]}")),
+                "recorded, honest split": spoken_seeds(seeds(name, "honest")),
                 "this execution": spoken(here[name]) if name in here else NONE,
             }
         )
@@ -206,7 +221,7 @@ def noise_to_draw(settings: Settings, here: Transition) -> tuple[Transition, str
     real = None if chosen or settings.data != "synthetic" else real_noise()
     if real is None:
         return here, "the labels of this page"
-    return real, "a record on the course's data, since the labels of this page are drawn"
+    return real, "a record on the course's data, since those of this page were made by labkit"
 
 
 def real_noise() -> Transition | None:
@@ -304,16 +319,28 @@ def leak(runs: Runs) -> pd.DataFrame:
         for name, run in runs.items()
     }
     columns = ["test images", "unseen images", "test minus unseen"]
-    return pd.DataFrame(rows, index=columns).T.rename_axis("Model II")
+    return pd.DataFrame(rows, index=columns).T.rename_axis("network")
+
+
+def before(name: str) -> str:
+    """The Model I that a Model II started from, or whose labels it trained on."""
+    return name.replace("_filter", "_stage1") if name.endswith("_filter") else lab.network(name)
 
 
 def both_ways(settings: Settings) -> dict[str, Run]:
-    """Models II with the leak and without: all on record, and the first chosen that is not brief here."""
+    """Models II with the leak and without: all on record, and the first chosen that is not brief here.
+
+    Before each that leaks comes its Model I, tested on the same images while no label of theirs had leaked.
+    """
     ways = {"test labels leak": "report000", "images kept apart": "honest"}
     runs = {
         f"{name}, {way}, on record": run
         for way, split in ways.items()
         for name, run in recorded(MODEL2, split).items()
+    }
+    first = {before(name): run for name in MODEL2 for run in recorded([before(name)], "report000").values()}
+    runs |= {
+        f"{name}, before the leak, on record": run for name, run in first.items() if "unseen" in run.metrics
     }
     chosen = [name for name in lab.plan(settings).cleaned if name in MODEL2]
     for name in [name for name in chosen if not lab.is_brief(settings, lab.network(name))][:1]:
@@ -322,9 +349,9 @@ def both_ways(settings: Settings) -> dict[str, Run]:
     return in_earnest(dict(sorted(runs.items(), key=lambda found: found[0].partition(",")[0])))
 
 
-def luck(run: Run) -> float:
-    """How far accuracy on test and on unseen images may lie apart by chance, in 19 of 20 draws."""
-    parts = (run.metrics["test"], run.metrics["unseen"])
+def luck(*runs: Run) -> float:
+    """How far test and unseen accuracy, or two such gaps, lie apart by chance in 19 of 20 draws."""
+    parts = [run.metrics[part] for run in runs for part in ("test", "unseen")]
     return 1.96 * math.sqrt(sum(part["accuracy"] * (1 - part["accuracy"]) / part["n"] for part in parts))
 
 

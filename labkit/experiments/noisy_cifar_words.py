@@ -1,7 +1,8 @@
 """What chapter 1 says of its figures: sentences whose numbers come from records, or from its own runs."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from statistics import fmean
 
 import pandas as pd
 
@@ -13,12 +14,14 @@ from labkit.experiments.noisy_cifar_results import (
     MODEL2,
     Runs,
     accuracy,
+    before,
     course_sizes,
     in_earnest,
     luck,
     published,
     real_noise,
     recorded,
+    seeds,
     to_show,
     worth,
 )
@@ -192,11 +195,12 @@ def judged(table: pd.DataFrame, here: Transition, source: str) -> str:
     real = real_noise() if source.startswith("records") else None
     before = (real or here).rate
     left, kept = table["residual noise"], table["kept"]
-    least, most = left.idxmin(), kept.idxmax()
+    least = left.idxmin()
+    most = left[kept == kept.max()].idxmin()
     return (
         f"The table comes from {source}. Before any correction {before:.1%} of the labels are wrong. The "
         f"least noise is left by `{least}`, {left[least]:.1%}, with {kept[least]:.0%} of the labels kept; "
-        f"most labels are left by `{most}`, {kept[most]:.0%}, of which {left[most]:.1%} are wrong. Dropping "
+        f"of those that leave most labels, {kept[most]:.0%}, `{most}` does, {left[most]:.1%}. Dropping "
         "labels and changing them are different trades: a method that changes labels keeps every image, "
         "right or wrong."
     )
@@ -217,21 +221,35 @@ def _leaked(name: str) -> str:
     ours += [f"{accuracy(honest):.4f} with the images kept apart"] if honest else []
     printed = scoreboard.row(f"noisy_cifar/{name}").published
     said = f"Report 000 prints {printed:.4f} for `{name}`; on the course's data we get {', and '.join(ours)}."
-    return f"{said} {_gap(as_run)}" if as_run and "unseen" in as_run.metrics else said
+    first = recorded([before(name)], "report000").get(before(name))
+    return " ".join([said, _grown(as_run, first)]) if as_run and "unseen" in as_run.metrics else said
 
 
-def _gap(leaky: Run) -> str:
-    """How much better a leaky model does on test images than on unseen ones, and if chance explains it."""
-    points, chance = 100 * (accuracy(leaky) - accuracy(leaky, "unseen")), 100 * luck(leaky)
+def _grown(leaky: Run, first: Run | None) -> str:
+    """How much better a leaky model does on test images than on unseen ones, and how much Model I did."""
     said = (
-        f"Of images that it had never seen in any form, the leaky one names {accuracy(leaky, 'unseen'):.4f}: "
+        f"The leaky one names {accuracy(leaky, 'unseen'):.4f} of images that it had never seen in any form, "
+        f"{_gap(leaky)}"
     )
-    if points > chance:
-        return (
-            f"{said}{points:.1f} points of its test accuracy, more than the {chance:.1f} that chance allows, "
-            "come from having seen the answers."
-        )
-    return f"{said}{points:+.1f} points between the two are within the {chance:.1f} that chance allows."
+    if first is None or "unseen" not in first.metrics:
+        return f"{said}; what its Model I did there is not on record."
+    grown, chance = 100 * (_ahead(leaky) - _ahead(first)), 100 * luck(leaky, first)
+    says = "more than" if grown > chance else "within"
+    end = ": that is what the answers were worth that it had seen" if grown > chance else ""
+    return (
+        f"{said}; Model I, before the leak, had {_gap(first)}. The two gaps differ by {grown:+.1f} points, "
+        f"{says} the {chance:.1f} that chance allows{end}."
+    )
+
+
+def _gap(run: Run) -> str:
+    points = 100 * _ahead(run)
+    return f"{abs(points):.1f} points {'fewer' if points > 0 else 'more'} than of the test images"
+
+
+def _ahead(run: Run) -> float:
+    """How much better a model does on test images than on unseen ones."""
+    return accuracy(run) - accuracy(run, "unseen")
 
 
 def validated(here: Transition, parts: NoisySplit) -> str:
@@ -277,20 +295,29 @@ def costly() -> str:
 def summary(settings: Settings, here: Runs) -> str:
     """The best of each kind of method: from this execution if it had real images, else from the records."""
     scored = in_earnest({name: run for name, run in here.items() if "test" in run.metrics})
-    mine, done = scoreboard.of_the_reader(scored), recorded(lab.EXPERIMENTS, "honest")
-    runs, where = scored, f"In this execution, on drawn images, under the protocol `{settings.protocol}`"
-    if mine:
-        runs, where = mine, f"In this execution, under the protocol `{settings.protocol}`"
-    elif done:
+    mine = scoreboard.of_the_reader(scored)
+    done = {name: found for name in lab.EXPERIMENTS if (found := seeds(name, "honest"))}
+    runs = {name: [run] for name, run in (mine or scored).items()}
+    where = f"In this execution{', on drawn images' * (not mine)}, under the protocol `{settings.protocol}`"
+    if done and not mine:
         runs, where = done, "On the course's data, by the honest protocol"
     lines = []
     if "histogram_baseline" in runs:
-        given = accuracy(runs["histogram_baseline"], "given_labels")
+        given = accuracy(runs["histogram_baseline"][0], "given_labels")
         lines.append(f"- The labels as given, against true ones: {given:.3f}")
     for title, names in FAMILIES.items():
-        found = {name: accuracy(runs[name]) for name in names if name in runs}
+        found = {name: fmean(map(accuracy, runs[name])) for name in names if name in runs}
         if found:
             top = max(found, key=found.__getitem__)
             others = f", the best of {len(found)}" if len(found) > 1 else ""
-            lines.append(f"- {title}: {found[top]:.3f} with `{top}`{others}")
+            lines.append(
+                f"- {title}: {found[top]:.3f} with `{top}`{others}{_beside(top, runs, runs is done)}"
+            )
     return "\n".join([f"{where}, on true test labels:", "", *lines])
+
+
+def _beside(name: str, runs: Mapping[str, list[Run]], on_record: bool) -> str:
+    """What the Model I has that a method starts from, or does otherwise; nothing for a Model I."""
+    first = before(name)
+    found = runs.get(first) or (seeds(first, "honest") if on_record else [])
+    return f", where `{first}` has {fmean(map(accuracy, found)):.3f}" if found and first != name else ""
