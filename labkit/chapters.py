@@ -115,7 +115,7 @@ def command(chapter: str, values: Mapping[str, Any]) -> str:
     _refuse_unknown(chapter, known, values)
     given = {name: value for name, value in values.items() if value != known[name].default}
     options = "".join(f" -p {name} {shlex.quote(_spell(value))}" for name, value in given.items())
-    return f"papermill notebooks/{chapter}.ipynb {chapter}.out.ipynb{options}"
+    return f".venv/bin/papermill notebooks/{chapter}.ipynb {chapter}.out.ipynb{options}"
 
 
 def _chapter(name: str) -> Chapter:

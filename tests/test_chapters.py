@@ -188,7 +188,7 @@ def math_module():
 def test_the_command_repeats_what_was_given_and_nothing_else():
     given = {"profile": "full", "models": ["vgg", "cct"], "epochs": None, "data": "/my photos", "seed": 0}
     assert chapters.command("noisy_cifar", given) == (
-        "papermill notebooks/noisy_cifar.ipynb noisy_cifar.out.ipynb"
+        ".venv/bin/papermill notebooks/noisy_cifar.ipynb noisy_cifar.out.ipynb"
         " -p profile full -p models vgg,cct -p data '/my photos'"
     )
     assert chapters.command("dual_cifar", {"groups": [[0, 1], [8, 9]]}).endswith(" -p groups 01/89")

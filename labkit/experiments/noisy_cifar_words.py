@@ -74,7 +74,7 @@ def _trains(profile: str) -> str:
 
 
 def _asked(profile: str) -> dict[str, str]:
-    return {"profile": profile} | ({} if profile == "smoke" else {"data": "noisy_cifar"})
+    return {"profile": profile} | ({} if profile == "smoke" else {"data": "FOLDER"})
 
 
 def missing(names: Iterable[str], protocol: str) -> str:
