@@ -387,6 +387,12 @@ def test_the_table_of_cards_has_a_row_for_each_name():
     assert len(models.cards("resnet*")) == len(models.names("resnet*"))
 
 
+def test_an_overview_says_what_networks_are_and_how_large():
+    table = models.overview(["mlp", "vgg"])
+    assert table.index.tolist() == ["mlp", "vgg"]
+    assert table.loc["vgg"].tolist() == [models.card("vgg").sentence, "814,122", "39.2"]
+
+
 @pytest.mark.parametrize("name", ["cnn1", "accn", "whitened"])
 def test_a_spec_survives_json_and_builds_the_same_model(name):
     model = models.build(name, seed=4)

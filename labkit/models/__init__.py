@@ -15,7 +15,7 @@ from labkit.models import (  # noqa: F401  (each enters its models in the regist
 from labkit.models.backbones import refreeze
 from labkit.models.counting import counts, macs
 from labkit.models.layers import FractionalMaxPooling2D
-from labkit.models.registry import Card, Counts, Form, build, card, cards, names, spec
+from labkit.models.registry import Card, Counts, Form, build, card, cards, names, overview, spec
 from labkit.models.statistics import adapt
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "counts",
     "macs",
     "names",
+    "overview",
     "refreeze",
     "spec",
 ]

@@ -3,7 +3,7 @@
 import inspect
 import json
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -143,6 +143,20 @@ def cards(pattern: str = "*") -> pd.DataFrame:
         for name in names(pattern)
     ]
     return pd.DataFrame(rows).set_index("name")
+
+
+def overview(names: Iterable[str]) -> pd.DataFrame:
+    """What some models are and how large, one row each, as a page shows it."""
+    rows = [
+        {
+            "network": name,
+            "what it is": card(name).sentence,
+            "parameters": f"{card(name).counts.total:,}",
+            "million MACs": f"{card(name).forms[0].millions:,.1f}",
+        }
+        for name in names
+    ]
+    return pd.DataFrame(rows).set_index("network")
 
 
 def build(
