@@ -55,6 +55,7 @@ PROSE = sorted(
             "README.md",
             "CONTRIBUTING.md",
             "book/how_to_run.md",
+            "book/exercises.md",
             "book/how_to_publish.md",
             "book/how_to_scale.md",
         )
