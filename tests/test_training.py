@@ -16,7 +16,7 @@ from training_process import BASE, VARIANTS, outcome, tiny_images, tiny_model, t
 
 from labkit import data, evaluation, labels, models, runs, training
 from labkit.errors import DataError, ModelError, ParameterError, RecipeError, RunError
-from labkit.recipes import RECIPES, Recipe
+from labkit.recipes import PARTNERS, RECIPES, Recipe
 from labkit.runs.record import LOCK, RECORD
 from labkit.training import compiling, failures, fitting, folds, keys, machine, progress
 from labkit.training.callbacks import seed_generators
@@ -574,6 +574,32 @@ def test_the_rate_finder_leaves_the_model_as_it_was(images):
     assert rates.table["lr"].is_monotonic_increasing
     assert len(rates.table) < 90, "a rate of 1000 should have ended the search"
     assert f"{rates.suggestion:.1e}" in str(rates)
+
+
+def losses_at_rates(model: keras.Model, train_set: data.ImageSet, recipe: Recipe = QUICK, **given) -> list:
+    rates = training.find_lr(model, train_set, recipe, low=1e-5, high=1e-4, steps=3, **given)
+    return rates.table["loss"].tolist()
+
+
+def test_the_rate_finder_sees_images_as_training_does(images):
+    train_set, _ = images
+    fresh, adapted = (models.build("mlp", input_shape=(8, 8, 3), classes=10) for _ in range(2))
+    models.adapt(adapted, train_set.images)
+    before = adapted.get_weights()
+    assert losses_at_rates(fresh, train_set) == losses_at_rates(adapted, train_set)
+    assert same(before, fresh.get_weights())
+
+
+def test_the_rate_finder_takes_partners_and_targets_as_training_does(images):
+    train_set, _ = images
+    mixed = QUICK.but(augment="mixup")
+    near, far = (losses_at_rates(tiny_model(), train_set, mixed.but(partners=kind)) for kind in PARTNERS)
+    assert near != far
+    moved = train_set.relabel(np.roll(train_set.labels, 1))
+    one_hot = np.eye(10)[train_set.labels]
+    assert losses_at_rates(tiny_model(), moved, targets=one_hot) == losses_at_rates(tiny_model(), train_set)
+    with pytest.raises(RecipeError, match="has no targets"):
+        losses_at_rates(tiny_model(), train_set, QUICK.but(loss="forward"))
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
