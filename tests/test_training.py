@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from training_process import BASE, VARIANTS, outcome, tiny_images, tiny_model, train
 
-from labkit import data, evaluation, labels, models, runs, training
+from labkit import augment, data, evaluation, labels, models, runs, training
 from labkit.errors import DataError, ModelError, ParameterError, RecipeError, RunError
 from labkit.recipes import PARTNERS, RECIPES, Recipe
 from labkit.runs.record import LOCK, RECORD
@@ -152,6 +152,13 @@ def test_the_source_digest_sees_code_and_no_comments(tmp_path, monkeypatch, chan
     assert digest('"""Says more."""\n\n# why\nx = 2  # so\n') == before
     assert digest(change) != before
     keys.source_digest.cache_clear()
+
+
+def test_all_that_makes_batches_is_part_of_the_source_digest():
+    modules = {value.__module__ for value in vars(augment).values() if callable(value)}
+    own = {name for name in modules if name.startswith("labkit.")} - {"labkit.errors"}
+    files = {name.removeprefix("labkit.").replace(".", "/") + ".py" for name in own}
+    assert files <= set(keys._SOURCES)
 
 
 @pytest.mark.parametrize("name", ["cnn2", "resnet8", "cct", "fmp3"])
