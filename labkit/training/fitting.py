@@ -30,7 +30,7 @@ from labkit.training.devices import asked, check_devices, placed, shared
 from labkit.training.failures import explained
 from labkit.training.features import FeatureSet, features_of_each, split_at_frozen
 from labkit.training.feeding import Feed, feed
-from labkit.training.keys import array_digest, key, libraries, model_record, source_digest
+from labkit.training.keys import array_digest, circumstances, key, model_record, source_digest
 from labkit.training.progress import Report, say, style
 
 WEIGHTS = "model.weights.h5"
@@ -229,11 +229,8 @@ def _identity(job: _Job) -> dict[str, Any]:
         "model": [model["architecture"], model["initial_weights"]],
         "recipe": job.recipe.as_dict(),
         "data": [*(images and images["fingerprint"] for images in data.values()), targets],
-        "backend": keras.backend.backend(),
-        "devices": [job.devices, bool(machine.accelerators())],
         "frozen_once": job.frozen_once,
-        "versions": libraries(),
-        "source": source_digest(),
+        **circumstances(job.devices),
     }
     return {"key": key(deciding), "model": model, "data": data | {"targets": targets}}
 
