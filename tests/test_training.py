@@ -327,6 +327,42 @@ def test_a_loss_that_is_no_number_ends_the_run_with_advice(tmp_path, images):
     assert "NaN or infinite" in run.record["why"]
 
 
+@pytest.fixture
+def spoil(monkeypatch):
+    """Let the validation loss be NaN after some epochs, counted from 1."""
+    complete = training.callbacks.Opening.on_epoch_end
+
+    def start(*epochs):
+        def spoilt(self, epoch, logs):
+            complete(self, epoch, logs)
+            if epoch + 1 in epochs:
+                logs["val_loss"] = float("nan")
+
+        monkeypatch.setattr(training.callbacks.Opening, "on_epoch_end", spoilt)
+
+    return start
+
+
+BY_LOSS = QUICK.but(epochs=3, monitor="val_loss", patience=1, schedule="plateau", plateau_patience=1)
+
+
+def test_a_number_that_is_nan_is_never_the_best(tmp_path, images, spoil):
+    spoil(1)
+    training.fit(tiny_model(), *images, BY_LOSS, run="tests/tiny", runs=tmp_path, until=1)
+    run = training.fit(tiny_model(), *images, BY_LOSS, run="tests/tiny", runs=tmp_path)
+    runs.validate(run.record)
+    assert run.epochs == 3 and run.best_epoch > 1
+
+
+def test_a_run_without_any_best_epoch_fails(tmp_path, images, spoil):
+    spoil(1, 2, 3)
+    for says in (r"val_loss was NaN or infinite after every epoch[\s\S]*lower rate", "failed before"):
+        with pytest.raises(RunError, match=says):
+            training.fit(tiny_model(), *images, BY_LOSS, run="tests/tiny", runs=tmp_path)
+    last = BY_LOSS.but(restore_best=False)
+    assert training.fit(tiny_model(), *images, last).best_epoch is None
+
+
 def test_memory_that_runs_out_names_the_batch_and_the_next_lower(tmp_path, images, monkeypatch):
     def full(*_, **__):
         raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate")
