@@ -1,4 +1,4 @@
-"""Fresh variety every epoch: flips, crops, mixup and CutMix in NumPy, and the feeder that seeds them."""
+"""Flips, crops, mixup and CutMix in NumPy, smooth labels, and the feeder that draws anew in every epoch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +8,6 @@ import numpy as np
 
 from labkit.data import ImageSet, PairStream
 from labkit.errors import ParameterError, nearest
-from labkit.labels import smooth
 
 Targets = np.ndarray | dict[str, np.ndarray]
 
@@ -91,6 +90,14 @@ def cutmix_unit(
     """CutMix with pixels from 0 to 1, a slip of report 004: its models, as all here, expect 0 to 255."""
     x, y = cutmix(x, y, rng, **options)
     return x.astype(np.float32) / 255, y
+
+
+def smooth(one_hot: np.ndarray, amount: float) -> np.ndarray:
+    """Spread a part of each label evenly over all classes (Szegedy 2016, arXiv:1512.00567)."""
+    if not 0 <= amount <= 1:
+        raise ParameterError(f"smoothing of {amount}", expected="a number from 0 to 1")
+    one_hot = np.asarray(one_hot)
+    return one_hot * (1 - amount) + amount / one_hot.shape[-1]
 
 
 def _shares(alpha: float, n: int, rng: np.random.Generator) -> np.ndarray:

@@ -62,6 +62,7 @@ class Settings:
     runs: Path
     n: int | None
     epochs: int | None
+    asked_epochs: int | None  # the reader's own; None leaves them to the profile
     batch: int | None
     precision: str
     own: Mapping[str, Any]
@@ -103,6 +104,7 @@ def settings(chapter: str, namespace: Mapping[str, Any]) -> Settings:
         runs=_runs_folder(chapter, values["runs"]),
         n=profile.n,
         epochs=values["epochs"] or profile.epochs,
+        asked_epochs=values["epochs"],
         batch=profile.batch,
         precision=values["precision"],
         own={parameter.name: values[parameter.name] for parameter in found.own},

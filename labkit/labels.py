@@ -259,13 +259,6 @@ def posterior(probs: np.ndarray, likely: np.ndarray) -> np.ndarray:
     return np.divide(joint, total, out=probs.copy(), where=total > 0)
 
 
-def smooth(one_hot: np.ndarray, amount: float) -> np.ndarray:
-    """Spread a part of each label evenly over all classes (Szegedy 2016, arXiv:1512.00567)."""
-    _check_rate(amount)
-    one_hot = np.asarray(one_hot)
-    return one_hot * (1 - amount) + amount / one_hot.shape[-1]
-
-
 def _share(part: int, whole: int) -> float:
     return float(part / whole) if whole else float("nan")
 

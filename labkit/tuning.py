@@ -5,9 +5,10 @@ A search that is killed goes on where it stopped, its running trial included. A 
 Several processes share a search through Keras Tuner's own chief and workers. Each runs the same program with
 its own `member`: one "chief@127.0.0.1:8470", which hands out trials and trains nothing, the others any other
 name at the same address. The environment variables KERASTUNER_TUNER_ID, KERASTUNER_ORACLE_IP and
-KERASTUNER_ORACLE_PORT say the same. All need the same folder of runs. A worker that died must come back under
-its old name: the chief waits for it. The connection is neither encrypted nor checked, so it belongs on one
-machine or a trusted network.
+KERASTUNER_ORACLE_PORT say the same. All need the same folder of runs, code, libraries, backend and devices:
+with another of these a search is another one. A worker that died must come back under its old name: the chief
+waits for it. The connection is neither encrypted nor checked, so it belongs on one machine or a trusted
+network.
 """
 
 import contextlib
@@ -33,7 +34,8 @@ from labkit import models, training
 from labkit.errors import LabkitError, ParameterError, RunError, nearest
 from labkit.recipes import Recipe
 from labkit.runs import default_folder
-from labkit.training.keys import architecture_digest
+from labkit.training.devices import asked
+from labkit.training.keys import architecture_digest, circumstances
 from labkit.training.progress import say
 
 if TYPE_CHECKING:
@@ -265,6 +267,7 @@ def _key(
         "recipe": [recipe.as_dict(), changed.as_dict()],
         "data": [train.fingerprint(), valid.fingerprint()],
         "tuner": [tuner, seed],
+        **circumstances(asked()),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 

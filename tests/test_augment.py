@@ -164,6 +164,14 @@ def test_every_image_comes_once_an_epoch():
     assert (np.concatenate([still[index][0][:, 0, 0, 0] for index in range(4)]) == np.arange(50)).all()
 
 
+def test_smoothing_keeps_the_sum():
+    smooth = augment.smooth(np.eye(10), 0.1)
+    assert smooth.sum(axis=1) == pytest.approx(1)
+    assert smooth[0, 0] == pytest.approx(0.91) and smooth[0, 1] == pytest.approx(0.01)
+    with pytest.raises(ParameterError, match="from 0 to 1"):
+        augment.smooth(np.eye(2), 2)
+
+
 def test_smoothed_labels_and_hints():
     x, y = augment.Batches(IMAGES.with_hints(), 10, seed=0, label_smoothing=0.1)[0]
     assert set(x) == {"image", "label"} and x["image"].dtype == np.uint8

@@ -155,12 +155,14 @@ def test_slips_are_kept_only_where_they_change_something():
 
 def test_augmenting_once_leaves_half_of_the_images(settings):
     train, *_ = cifar100.split(settings)
-    once = cifar100.prepared(train, Cell("mlp", "basic", as_run=True))
+    cell = Cell("mlp", "basic", as_run=True)
+    once, other = (cifar100.prepared(replace(settings, seed=seed), train, cell) for seed in (0, 1))
+    assert (once.images != other.images).any()
     same = (once.images == train.images).all((1, 2, 3)).mean()
     assert 0.4 < same < 0.65
     np.testing.assert_array_equal(once.labels, train.labels)
-    assert cifar100.prepared(train, Cell("mlp", "basic")) is train
-    assert len(cifar100.prepared(train, CUT_DOWN[0])) == 64
+    assert cifar100.prepared(settings, train, Cell("mlp", "basic")) is train
+    assert len(cifar100.prepared(settings, train, CUT_DOWN[0])) == 64
 
 
 def test_the_wrong_scale_is_cutmix_in_the_dark(settings):

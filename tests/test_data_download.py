@@ -1,5 +1,9 @@
+import errno
 import hashlib
+import http.client
 import http.server
+import os
+import ssl
 import threading
 
 import pytest
@@ -100,6 +104,54 @@ def test_a_connection_that_breaks_is_taken_up_again(serve):
     mirror = serve(CONTENT, stop_after=4000)
     assert download.fetch(published(mirror)).read_bytes() == CONTENT
     assert mirror.asked == [None, "bytes=4000-", "bytes=8000-"]
+
+
+@pytest.fixture
+def breaking(monkeypatch):
+    """Let the first reading of an answer end in an error."""
+
+    def start(error):
+        errors, read = [error], http.client.HTTPResponse.read
+
+        def broken(answer, *size):
+            if errors:
+                raise errors.pop()
+            return read(answer, *size)
+
+        monkeypatch.setattr(http.client.HTTPResponse, "read", broken)
+
+    return start
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EHOSTUNREACH, "No route to host"), ssl.SSLError("bad record"), TimeoutError()]
+)
+def test_whatever_breaks_a_connection_it_is_taken_up_again(serve, breaking, error):
+    mirror = serve(CONTENT)
+    breaking(error)
+    assert download.fetch(published(mirror)).read_bytes() == CONTENT
+    assert len(mirror.asked) == 2
+
+
+def test_what_broke_a_connection_is_said(serve, monkeypatch, breaking):
+    monkeypatch.setattr(download, "_TRIES", 1)
+    breaking(OSError(errno.EHOSTUNREACH, "No route to host"))
+    with pytest.raises(DataError, match=r"the connection broke \(No route to host\)"):
+        download.fetch(published(serve(CONTENT)))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX limits")
+def test_a_disk_that_fills_up_is_no_fault_of_a_mirror(serve):
+    import resource
+
+    mirror, limits = serve(CONTENT), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
+    try:
+        with pytest.raises(DataError, match="no space left while writing"):
+            download.fetch(published(mirror))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert len(mirror.asked) == 1
 
 
 def test_a_server_that_cannot_resume_starts_again(serve, place):

@@ -130,12 +130,6 @@ def test_a_report_of_a_mask_and_of_new_labels():
     assert np.isnan(nothing.precision) and nothing.residual_noise == 0
 
 
-def test_smoothing_keeps_the_sum():
-    smooth = labels.smooth(np.eye(10), 0.1)
-    assert smooth.sum(axis=1) == pytest.approx(1)
-    assert smooth[0, 0] == pytest.approx(0.91) and smooth[0, 1] == pytest.approx(0.01)
-
-
 def test_a_label_is_likely_where_its_class_is_often_called_so():
     matrix = np.array([[0.7, 0.3], [0.1, 0.9]])
     assert labels.likelihoods(np.array([1, 0, 1]), matrix).tolist() == [[0.3, 0.9], [0.7, 0.1], [0.3, 0.9]]
@@ -175,7 +169,6 @@ def test_bayes_rule_joins_an_opinion_with_a_label():
         (lambda: labels.transition(GIVEN, GIVEN[:2], 3), DataError, "4 noisy and 2 clean"),
         (lambda: labels.transition(GIVEN, GIVEN - 9, 3), DataError, "no true label"),
         (lambda: labels.correction_report(GIVEN, GIVEN[:2], GIVEN), DataError, "one length"),
-        (lambda: labels.smooth(np.eye(2), 2), ParameterError, "from 0 to 1"),
         (lambda: labels.likelihoods(GIVEN, np.eye(2)), DataError, "from 0 to 1"),
         (lambda: labels.likelihoods(GIVEN, np.ones((3, 3))), ParameterError, "summing to 1"),
         (lambda: labels.posterior(PROBS, PROBS[:2]), DataError, "in both"),

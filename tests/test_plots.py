@@ -12,7 +12,7 @@ import pytest
 from matplotlib import pyplot as plt
 from PIL import Image
 
-from labkit import plots
+from labkit import labels, plots
 from labkit.errors import ParameterError
 from labkit.plots import look
 from labkit.plots.curves import rate_drops
@@ -248,6 +248,16 @@ def test_noise_matrix_shows_intervals_only_where_known():
     assert said(bare).count("70") == 4
     known = SimpleNamespace(matrix=matrix, low=matrix - 0.05, high=matrix + 0.05)
     assert said(plots.noise_matrix(known, CLASSES)).count("65–75") == 4
+
+
+def test_a_class_never_seen_leaves_its_row_of_the_noise_matrix_blank():
+    found = labels.transition(np.array([0, 1, 1, 2]), np.array([0, 0, 1, 2]), 4)
+    ax = plots.noise_matrix(found, CLASSES)
+    assert sum("–" in text for text in said(ax)) == 3 * 4
+    assert not any("nan" in text for text in said(ax))
+    told = plots.alt(ax)
+    assert "4 classes, 1 of them never seen:" in told and "kept for 50 to 100 per cent" in told
+    assert "bee for ant (50 per cent)" in told
 
 
 def test_reliability_draws_a_dot_for_every_filled_step():

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from training_process import BASE, VARIANTS, outcome, tiny_images, tiny_model, train
 
-from labkit import data, evaluation, labels, models, runs, training
+from labkit import augment, data, evaluation, labels, models, runs, training
 from labkit.errors import DataError, ModelError, ParameterError, RecipeError, RunError
-from labkit.recipes import RECIPES, Recipe
+from labkit.recipes import PARTNERS, RECIPES, Recipe
 from labkit.runs.record import LOCK, RECORD
 from labkit.training import compiling, failures, fitting, folds, keys, machine, progress
 from labkit.training.callbacks import seed_generators
@@ -152,6 +152,13 @@ def test_the_source_digest_sees_code_and_no_comments(tmp_path, monkeypatch, chan
     assert digest('"""Says more."""\n\n# why\nx = 2  # so\n') == before
     assert digest(change) != before
     keys.source_digest.cache_clear()
+
+
+def test_all_that_makes_batches_is_part_of_the_source_digest():
+    modules = {value.__module__ for value in vars(augment).values() if callable(value)}
+    own = {name for name in modules if name.startswith("labkit.")} - {"labkit.errors"}
+    files = {name.removeprefix("labkit.").replace(".", "/") + ".py" for name in own}
+    assert files <= set(keys._SOURCES)
 
 
 @pytest.mark.parametrize("name", ["cnn2", "resnet8", "cct", "fmp3"])
@@ -318,6 +325,42 @@ def test_a_loss_that_is_no_number_ends_the_run_with_advice(tmp_path, images):
     runs.validate(run.record)
     assert run.status == "failed"
     assert "NaN or infinite" in run.record["why"]
+
+
+@pytest.fixture
+def spoil(monkeypatch):
+    """Let the validation loss be NaN after some epochs, counted from 1."""
+    complete = training.callbacks.Opening.on_epoch_end
+
+    def start(*epochs):
+        def spoilt(self, epoch, logs):
+            complete(self, epoch, logs)
+            if epoch + 1 in epochs:
+                logs["val_loss"] = float("nan")
+
+        monkeypatch.setattr(training.callbacks.Opening, "on_epoch_end", spoilt)
+
+    return start
+
+
+BY_LOSS = QUICK.but(epochs=3, monitor="val_loss", patience=1, schedule="plateau", plateau_patience=1)
+
+
+def test_a_number_that_is_nan_is_never_the_best(tmp_path, images, spoil):
+    spoil(1)
+    training.fit(tiny_model(), *images, BY_LOSS, run="tests/tiny", runs=tmp_path, until=1)
+    run = training.fit(tiny_model(), *images, BY_LOSS, run="tests/tiny", runs=tmp_path)
+    runs.validate(run.record)
+    assert run.epochs == 3 and run.best_epoch > 1
+
+
+def test_a_run_without_any_best_epoch_fails(tmp_path, images, spoil):
+    spoil(1, 2, 3)
+    for says in (r"val_loss was NaN or infinite after every epoch[\s\S]*lower rate", "failed before"):
+        with pytest.raises(RunError, match=says):
+            training.fit(tiny_model(), *images, BY_LOSS, run="tests/tiny", runs=tmp_path)
+    last = BY_LOSS.but(restore_best=False)
+    assert training.fit(tiny_model(), *images, last).best_epoch is None
 
 
 def test_memory_that_runs_out_names_the_batch_and_the_next_lower(tmp_path, images, monkeypatch):
@@ -574,6 +617,32 @@ def test_the_rate_finder_leaves_the_model_as_it_was(images):
     assert rates.table["lr"].is_monotonic_increasing
     assert len(rates.table) < 90, "a rate of 1000 should have ended the search"
     assert f"{rates.suggestion:.1e}" in str(rates)
+
+
+def losses_at_rates(model: keras.Model, train_set: data.ImageSet, recipe: Recipe = QUICK, **given) -> list:
+    rates = training.find_lr(model, train_set, recipe, low=1e-5, high=1e-4, steps=3, **given)
+    return rates.table["loss"].tolist()
+
+
+def test_the_rate_finder_sees_images_as_training_does(images):
+    train_set, _ = images
+    fresh, adapted = (models.build("mlp", input_shape=(8, 8, 3), classes=10) for _ in range(2))
+    models.adapt(adapted, train_set.images)
+    before = adapted.get_weights()
+    assert losses_at_rates(fresh, train_set) == losses_at_rates(adapted, train_set)
+    assert same(before, fresh.get_weights())
+
+
+def test_the_rate_finder_takes_partners_and_targets_as_training_does(images):
+    train_set, _ = images
+    mixed = QUICK.but(augment="mixup")
+    near, far = (losses_at_rates(tiny_model(), train_set, mixed.but(partners=kind)) for kind in PARTNERS)
+    assert near != far
+    moved = train_set.relabel(np.roll(train_set.labels, 1))
+    one_hot = np.eye(10)[train_set.labels]
+    assert losses_at_rates(tiny_model(), moved, targets=one_hot) == losses_at_rates(tiny_model(), train_set)
+    with pytest.raises(RecipeError, match="has no targets"):
+        losses_at_rates(tiny_model(), train_set, QUICK.but(loss="forward"))
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])

@@ -18,6 +18,7 @@ from labkit import tuning
 from labkit.data import ImageSet
 from labkit.errors import ParameterError, RunError
 from labkit.recipes import RECIPES, Recipe
+from labkit.training import keys
 
 RECIPE = Recipe(epochs=9, batch_size=16)
 
@@ -123,6 +124,16 @@ def test_a_search_depends_on_seed_data_recipe_and_space(tmp_path, trained):
     folders.add(searched(tmp_path, trials=1, space=wider).folder)
     folders.add(searched(tmp_path, trials=1, tuner="bayesian").folder)
     assert len(folders) == 5
+
+
+@pytest.mark.parametrize("part", ["source_digest", "libraries", "accelerators", "LABKIT_DEVICES"])
+def test_a_search_depends_on_what_computes_it(tmp_path, trained, monkeypatch, part):
+    first = searched(tmp_path, trials=1).folder
+    if part.isupper():
+        monkeypatch.setenv(part, "2")
+    else:
+        monkeypatch.setattr(keys, part, lambda: ["another"])
+    assert searched(tmp_path, trials=1).folder != first
 
 
 def test_a_seed_gives_the_same_trials_again(tmp_path, trained):

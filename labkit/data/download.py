@@ -6,6 +6,8 @@ import os
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,34 +104,49 @@ def _continue(url: str, part: Path, archive: Published) -> None:
 def _transfer(url: str, part: Path, have: int, archive: Published) -> None:
     """Append to the part file, or start it again where the server cannot go on from the middle."""
     headers = {"User-Agent": f"labkit/{__version__}"} | ({"Range": f"bytes={have}-"} if have else {})
-    try:
+    with _reached():
         request = urllib.request.Request(url, headers=headers)
-        with urllib.request.urlopen(request, timeout=_SECONDS) as answer:
-            span = answer.headers.get("Content-Range", "")
-            resumed = answer.status == 206 and span.startswith(f"bytes {have}-")
-            if not resumed:
-                have = 0
-            with (
-                part.open("ab" if resumed else "wb") as file,
-                tqdm(
-                    desc=archive.name,
-                    total=archive.size,
-                    initial=have,
-                    unit="B",
-                    unit_scale=True,
-                    disable=not sys.stderr.isatty(),
-                ) as bar,
-            ):
-                while have <= archive.size and (block := answer.read(_BLOCK)):
-                    file.write(block)
-                    have += len(block)
-                    bar.update(len(block))
+        answer = urllib.request.urlopen(request, timeout=_SECONDS)
+    with answer:
+        span = answer.headers.get("Content-Range", "")
+        resumed = answer.status == 206 and span.startswith(f"bytes {have}-")
+        if not resumed:
+            have = 0
+        with (
+            part.open("ab" if resumed else "wb") as file,
+            tqdm(
+                desc=archive.name,
+                total=archive.size,
+                initial=have,
+                unit="B",
+                unit_scale=True,
+                disable=not sys.stderr.isatty(),
+            ) as bar,
+        ):
+            while have <= archive.size and (block := _read(answer)):
+                file.write(block)
+                have += len(block)
+                bar.update(len(block))
+
+
+def _read(answer: http.client.HTTPResponse) -> bytes:
+    """Read the next block, apart from writing it: a full disk is no fault of a mirror."""
+    with _reached():
+        return answer.read(_BLOCK)
+
+
+@contextmanager
+def _reached() -> Iterator[None]:
+    """Turn whatever a network does wrong into one attempt that came to nothing."""
+    try:
+        yield
     except urllib.error.HTTPError as error:
         raise _Failed(f"the server answers {error.code} {error.reason}") from None
     except urllib.error.URLError as error:
         raise _Failed(f"no connection ({error.reason})") from None
-    except (TimeoutError, ConnectionError, http.client.HTTPException, ValueError) as error:
-        raise _Failed(f"the connection broke ({type(error).__name__})") from None
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        why = getattr(error, "strerror", None) or type(error).__name__
+        raise _Failed(f"the connection broke ({why})") from None
 
 
 def _sha256(path: Path) -> str:

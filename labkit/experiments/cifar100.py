@@ -220,7 +220,7 @@ def trained(settings: Settings, cell: Cell) -> tuple[keras.Model, Run]:
     images, valid, _ = split(settings)
     model = build(settings, cell.model, len(images.classes), **cell.options)
     recipe = settings.apply(cell.recipe)
-    return model, fit(settings, model, prepared(images, cell), valid, recipe, cell.name)
+    return model, fit(settings, model, prepared(settings, images, cell), valid, recipe, cell.name)
 
 
 def build(settings: Settings, name: str, classes: int, **options: Any) -> keras.Model:
@@ -245,12 +245,13 @@ def _full_name(settings: Settings, name: str) -> str:
     return f"cifar100/{name}" + (COARSE if settings.label_mode == "coarse" else "")
 
 
-def prepared(images: ImageSet, cell: Cell) -> ImageSet:
+def prepared(settings: Settings, images: ImageSet, cell: Cell) -> ImageSet:
     """What is done to the training images once, before training: nothing, but for the report's slips."""
     if cell.augmentation == "cutmix_one_batch":
         return images.take(slice(ONE_BATCH))
     if cell.as_run and cell.augmentation == "basic":
-        moved, _ = augment.basic(images.images, images.labels, np.random.default_rng(0), share=0.5)
+        rng = np.random.default_rng(settings.seed)
+        moved, _ = augment.basic(images.images, images.labels, rng, share=0.5)
         return replace(images, images=moved)
     return images
 

@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 from labkit import data, evaluation, labels, models, protocols, recipes, training
-from labkit.chapters import CHAPTERS, Settings
+from labkit.chapters import Settings
 from labkit.data import ImageSet
 from labkit.data.course import numbered
 from labkit.data.decode import read_tiles
@@ -115,15 +115,13 @@ def is_brief(settings: Settings, name: str) -> bool:
 
 def brief(settings: Settings, name: str) -> Settings:
     """The settings for one network: a short profile shows most of the networks a few images, once."""
-    usual = CHAPTERS["noisy_cifar"].profiles[settings.profile].epochs
-    asked = None if settings.epochs == usual else settings.epochs
     if not is_brief(settings, name):
         few = settings.profile in SMALL_BATCH and name == "cnn2"
         return replace(settings, batch=SMALL_BATCH[settings.profile]) if few else settings
     return replace(
         settings,
         n=min(BRIEF[settings.profile], settings.n or BRIEF[settings.profile]),
-        epochs=asked or 1,
+        epochs=settings.asked_epochs or 1,
         batch=None,
     )
 

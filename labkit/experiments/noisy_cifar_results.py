@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from labkit import labels, models, protocols, scoreboard
+from labkit.augment import smooth
 from labkit.chapters import CHAPTERS, Settings
 from labkit.data import CIFAR10_CLASSES, ImageSet
 from labkit.experiments import noisy_cifar as lab
@@ -357,7 +358,7 @@ def luck(*runs: Run) -> float:
 
 def lowest_loss(classes: int, smoothing: float, low: float, high: float) -> float:
     """The smallest cross-entropy that outputs between `low` and `high`, taken as logits, can reach."""
-    target = labels.smooth(np.eye(classes)[0], smoothing)
+    target = smooth(np.eye(classes)[0], smoothing)
     outputs = np.where(target == target.max(), high, low)
     return float(np.log(np.exp(outputs).sum()) - (target * outputs).sum())
 
@@ -365,7 +366,7 @@ def lowest_loss(classes: int, smoothing: float, low: float, high: float) -> floa
 def floors() -> pd.DataFrame:
     """The smallest loss the cleaner's outputs can reach with smoothed labels, and the smallest on record."""
     smoothing = RECIPES["report000_cleaner"].label_smoothing
-    target = labels.smooth(np.eye(10)[0], smoothing)
+    target = smooth(np.eye(10)[0], smoothing)
     rows = {
         "clipped to 0–1 and taken for logits": (lowest_loss(10, smoothing, 0, 1), _least("report000")),
         "logits without bounds": (float(-(target * np.log(target)).sum()), _least("honest")),

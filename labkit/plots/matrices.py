@@ -18,14 +18,15 @@ NAMED = 25  # classes up to which every row and column is named
 def noise_matrix(transition: Any, classes: Sequence[str], *, ax: Axes | None = None) -> Axes:
     """How often each true class (row) is labelled as each class (column), with 95 % intervals below.
 
-    `transition` is what `labels.transition` returns, or a plain matrix.
+    `transition` is what `labels.transition` returns, or a plain matrix; a row of NaN is a class never seen.
     """
     matrix = np.asarray(getattr(transition, "matrix", transition), float)
     low, high = getattr(transition, "low", None), getattr(transition, "high", None)
     ax = look.axes(ax, 5.6)
-    _shade(ax, matrix, matrix.max())
-    for row, column in np.ndindex(matrix.shape):
-        colour = look.ink_on(matrix[row, column] / matrix.max())
+    top = np.nanmax(matrix)
+    _shade(ax, matrix, top)
+    for row, column in np.argwhere(~np.isnan(matrix)):
+        colour = look.ink_on(matrix[row, column] / top)
         value = f"{100 * matrix[row, column]:.0f}"
         ax.text(
             column,
@@ -41,6 +42,7 @@ def noise_matrix(transition: Any, classes: Sequence[str], *, ax: Axes | None = N
             ax.text(column, row + 0.12, text, ha="center", va="top", color=colour, fontsize=6.5)
     _names(ax, classes, "label given", "true class")
     kept = np.diag(matrix)
+    unseen = f", {np.isnan(kept).sum()} of them never seen" if np.isnan(kept).any() else ""
     look.title(
         ax,
         "Labels given to each true class",
@@ -48,9 +50,9 @@ def noise_matrix(transition: Any, classes: Sequence[str], *, ax: Axes | None = N
     )
     look.describe(
         ax,
-        f"Noise matrix of {len(classes)} classes: the true label is kept for {100 * kept.min():.0f} to "
-        f"{100 * kept.max():.0f} per cent of a class; the most frequent wrong label is "
-        f"{_largest(matrix, classes)}.",
+        f"Noise matrix of {len(classes)} classes{unseen}: the true label is kept for "
+        f"{100 * np.nanmin(kept):.0f} to {100 * np.nanmax(kept):.0f} per cent of a class; the most frequent "
+        f"wrong label is {_largest(matrix, classes)}.",
     )
     return ax
 
@@ -147,5 +149,5 @@ def _blocks(ax: Axes, order: np.ndarray, groups: Sequence[int] | None, names: Se
 
 def _largest(shares: np.ndarray, classes: Sequence[str]) -> str:
     off = shares - np.diag(np.diag(shares))
-    row, column = np.unravel_index(off.argmax(), off.shape)
+    row, column = np.unravel_index(np.nanargmax(off), off.shape)
     return f"{classes[column]} for {classes[row]} ({100 * off[row, column]:.0f} per cent)"

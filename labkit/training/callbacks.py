@@ -60,19 +60,19 @@ class Opening(keras.callbacks.Callback):
             if scores:
                 logs[f"{part}mean_accuracy"] = sum(scores) / len(scores)
         if not math.isfinite(logs["loss"]):
-            raise Diverged(epoch + 1, logs["lr"])
+            raise _diverged(f"The loss became NaN or infinite in epoch {epoch + 1}", logs["lr"])
 
 
 class Diverged(RunError):
     """A loss that is no number any more."""
 
-    def __init__(self, epoch: int, lr: float):
-        """Say when, and what helps."""
-        super().__init__(
-            f"The loss became NaN or infinite in epoch {epoch}, at a learning rate of {lr:g}.",
-            expected="a finite loss",
-            mend="train at a lower rate (training.find_lr suggests one), with a warm-up, or in float32",
-        )
+
+def _diverged(happened: str, lr: float) -> Diverged:
+    return Diverged(
+        f"{happened}, at a learning rate of {lr:g}.",
+        expected="a finite loss",
+        mend="train at a lower rate (training.find_lr suggests one), with a warm-up, or in float32",
+    )
 
 
 @dataclass
@@ -129,6 +129,8 @@ class Closing(keras.callbacks.Callback):
     def on_train_begin(self, logs: Mapping | None = None) -> None:
         """Put the counters of the callbacks back, which each of them has just reset."""
         for callback in self.others:
+            if hasattr(callback, "best"):  # else the first number is the best, even if it is NaN
+                callback.best = -math.inf if callback.mode == "max" else math.inf
             for name, value in self.progress.callbacks.get(type(callback).__name__, {}).items():
                 setattr(callback, name, value)
 
@@ -153,7 +155,7 @@ class Closing(keras.callbacks.Callback):
 
     def _keep_best(self, logs: Mapping[str, float]) -> None:
         value = logs.get(self.kept_by)
-        if value is None:
+        if value is None or not math.isfinite(value):
             return
         best = self.progress.best
         if best is None or (value > best if mode(self.recipe.kept_by) == "max" else value < best):
@@ -207,8 +209,16 @@ class Closing(keras.callbacks.Callback):
 
     def finish(self, model: keras.Model) -> None:
         """Leave the model with the weights that the recipe asks for."""
+        self._refuse_none_best()
         if self.recipe.restore_best and self.best_weights is not None and not self._best_is_last():
             model.set_weights(self.best_weights)
+
+    def _refuse_none_best(self) -> None:
+        """A recipe that keeps the best epoch needs one whose number is finite."""
+        progress = self.progress
+        ended = progress.rows and progress.finished(self.recipe)
+        if ended and self.recipe.restore_best and progress.best_epoch is None:
+            raise _diverged(f"{self.kept_by} was NaN or infinite after every epoch", progress.rows[-1]["lr"])
 
     def clear(self) -> None:
         """Remove the state of a run that needs none any more."""

@@ -30,7 +30,7 @@ from labkit.training.devices import asked, check_devices, placed, shared
 from labkit.training.failures import explained
 from labkit.training.features import FeatureSet, features_of_each, split_at_frozen
 from labkit.training.feeding import Feed, feed
-from labkit.training.keys import array_digest, key, libraries, model_record, source_digest
+from labkit.training.keys import array_digest, circumstances, key, model_record, source_digest
 from labkit.training.progress import Report, say, style
 
 WEIGHTS = "model.weights.h5"
@@ -98,8 +98,7 @@ def fit(
     devices = asked() if devices is None else devices
     job = _Job(model, train, valid, recipe, devices, targets, save_every, until, frozen_once)
     _check(job)
-    if any(hasattr(layer, "adapt") for layer in model.layers):
-        models.adapt(model, train.epoch(0).images if isinstance(train, PairStream) else train.images)
+    adapt(model, train)
     name = _checked_name(run, model)
     identity = _identity(job)
     if run is None:
@@ -114,6 +113,25 @@ def fit(
         else:
             record = _trained(job, _new_record(job, name, identity, command), folder)
         return Run(run, identity["key"], folder, record)
+
+
+def adapt(model: keras.Model, train: ImageSet | PairStream) -> None:
+    """Fit the layers that take their numbers from training images to these."""
+    if any(hasattr(layer, "adapt") for layer in model.layers):
+        models.adapt(model, train.epoch(0).images if isinstance(train, PairStream) else train.images)
+
+
+def batches_of(train: ImageSet | PairStream, recipe: Recipe, targets: np.ndarray | None) -> Batches:
+    """The batches that a recipe makes of training images."""
+    return Batches(
+        train,
+        recipe.batch_size,
+        seed=recipe.seed,
+        augment=recipe.augment,
+        partners=recipe.partners,
+        label_smoothing=recipe.label_smoothing,
+        targets=targets,
+    )
 
 
 def _checked_name(run: str | None, model: keras.Model) -> str:
@@ -141,24 +159,26 @@ def _check(job: _Job) -> None:
     for part, images in (("training", job.train), ("validation", job.valid)):
         if images is not None:
             _check_fits(job.model, images, part)
-    _check_targets(job)
+    check_targets(job.model, job.train, job.recipe, job.targets)
 
 
-def _check_targets(job: _Job) -> None:
-    targets = job.targets
+def check_targets(
+    model: keras.Model, train: ImageSet | PairStream, recipe: Recipe, targets: np.ndarray | None
+) -> None:
+    """Refuse targets that do not fit the images, and a loss that lacks them."""
     if targets is None:
-        if job.recipe.loss == "forward":
+        if recipe.loss == "forward":
             raise RecipeError(
                 "The loss 'forward' has no targets.",
                 mend="estimate the noise with labels.transition, and give targets=labels.likelihoods(...)",
             )
         return
-    if job.heads:
+    if isinstance(model.output, dict):
         raise RecipeError("Targets in place of labels are for models with one head.")
-    fits = np.shape(targets) == (len(job.train), len(job.train.classes))
+    fits = np.shape(targets) == (len(train), len(train.classes))
     if not fits or not np.isfinite(targets).all() or np.min(targets) < 0 or not np.any(targets, axis=1).all():
         raise DataError(
-            f"Targets of shape {np.shape(targets)} came with {len(job.train)} images.",
+            f"Targets of shape {np.shape(targets)} came with {len(train)} images.",
             expected="one row an image of finite numbers from 0 up, one a class, not all of them 0",
         )
 
@@ -209,11 +229,8 @@ def _identity(job: _Job) -> dict[str, Any]:
         "model": [model["architecture"], model["initial_weights"]],
         "recipe": job.recipe.as_dict(),
         "data": [*(images and images["fingerprint"] for images in data.values()), targets],
-        "backend": keras.backend.backend(),
-        "devices": [job.devices, bool(machine.accelerators())],
         "frozen_once": job.frozen_once,
-        "versions": libraries(),
-        "source": source_digest(),
+        **circumstances(job.devices),
     }
     return {"key": key(deciding), "model": model, "data": data | {"targets": targets}}
 
@@ -407,15 +424,7 @@ def _on_features(job: _Job, cache: Path | None) -> _Job:
 def _run_epochs(job: _Job, model: keras.Model, name: str, closing: Closing) -> None:
     """Go through the epochs that are left, by Keras' own fit, and leave the model with the weights to use."""
     recipe = job.recipe
-    batches = Batches(
-        job.train,
-        recipe.batch_size,
-        seed=recipe.seed,
-        augment=recipe.augment,
-        partners=recipe.partners,
-        label_smoothing=recipe.label_smoothing,
-        targets=job.targets,
-    )
+    batches = batches_of(job.train, recipe, job.targets)
     dealt = shared(batches, job.devices)
     compile_model(model, recipe, len(dealt))
     model.optimizer.build(model.trainable_variables)

@@ -14,7 +14,7 @@ import numpy as np
 from labkit import models
 from labkit.errors import ModelError
 from labkit.runs.record import plain
-from labkit.training.machine import versions
+from labkit.training.machine import accelerators, versions
 
 _PACKAGE = Path(__file__).parents[1]
 # What decides a result beyond the data, weights, architecture and recipe, which are in the key themselves.
@@ -42,6 +42,16 @@ def key(parts: Mapping[str, Any]) -> str:
 def libraries() -> dict[str, str]:
     """Versions that belong to a key."""
     return {name: number for name, number in versions().items() if name in _LIBRARIES}
+
+
+def circumstances(devices: int) -> dict[str, Any]:
+    """The parts of a key that say what computes: code, libraries, backend and devices."""
+    return {
+        "backend": keras.backend.backend(),
+        "devices": [devices, bool(accelerators())],
+        "versions": libraries(),
+        "source": source_digest(),
+    }
 
 
 @cache

@@ -13,6 +13,7 @@ from labkit.errors import RunError
 from labkit.recipes import Recipe
 from labkit.training.callbacks import seed_generators
 from labkit.training.compiling import compile_model
+from labkit.training.fitting import adapt, batches_of, check_targets
 
 _MEMORY = 0.8  # of the running mean that smooths the losses
 _EXPLODED = 3  # times the lowest loss, and the search ends
@@ -37,20 +38,18 @@ def find_lr(
     low: float = 1e-6,
     high: float = 1.0,
     steps: int = 100,
+    targets: np.ndarray | None = None,
 ) -> Rates:
     """Train on `steps` batches at rates from `low` to `high`; the model gets its weights back.
 
-    The suggestion is a third of the rate at which the smoothed loss is lowest.
+    The suggestion is a third of the rate at which the smoothed loss is lowest. As in `fit`, layers that take
+    their numbers from training images are fitted first, and stay so; `targets` are learnt in place of labels.
     """
+    check_targets(model, train, recipe, targets)
+    adapt(model, train)
     before = model.get_weights()
     flat = recipe.but(schedule="constant", warmup=0, lr=high, min_lr=0.0, ema=None)
-    batches = Batches(
-        train,
-        recipe.batch_size,
-        seed=recipe.seed,
-        augment=recipe.augment,
-        label_smoothing=recipe.label_smoothing,
-    )
+    batches = batches_of(train, recipe, targets)
     compile_model(model, flat, len(batches))
     seed_generators(model, recipe.seed, 0)
     try:
