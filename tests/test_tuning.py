@@ -7,7 +7,6 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -18,6 +17,7 @@ from labkit import tuning
 from labkit.data import ImageSet
 from labkit.errors import ParameterError, RunError
 from labkit.recipes import RECIPES, Recipe
+from labkit.runs import Run
 from labkit.training import keys
 
 RECIPE = Recipe(epochs=9, batch_size=16)
@@ -56,11 +56,16 @@ def trained(monkeypatch):
         epochs = until or recipe.epochs
         calls.append((run, epochs))
         rising = score_of(recipe) * np.arange(1, epochs + 1) / recipe.epochs
-        history = pd.DataFrame({"epoch": np.arange(1, epochs + 1), "val_accuracy": rising})
-        return SimpleNamespace(history=history, best_epoch=epochs, epochs=epochs, seconds=1.5 * epochs)
+        return made(best=epochs, seconds=1.5 * epochs, val_accuracy=rising.tolist())
 
     monkeypatch.setattr(tuning.training, "fit", fit)
     return calls
+
+
+def made(best: int, seconds: float, **columns: list[float]) -> Run:
+    (values,) = columns.values()
+    history = {"epoch": list(range(1, len(values) + 1)), **columns}
+    return Run("", "", None, {"recipe": {}, "history": history, "best_epoch": best, "seconds": seconds})
 
 
 def searched(folder, **changes):
@@ -92,8 +97,7 @@ def test_the_best_trial_is_built_again(tmp_path, trained):
 
 def test_the_lowest_loss_is_best_where_the_recipe_watches_it(tmp_path, monkeypatch):
     def fit(model, train, valid, recipe, **options):
-        history = pd.DataFrame({"epoch": [1, 2], "val_loss": [recipe.lr, 9.0]})
-        return SimpleNamespace(history=history, best_epoch=1, epochs=2, seconds=1.0)
+        return made(best=1, seconds=1.0, val_loss=[recipe.lr, 9.0])
 
     monkeypatch.setattr(tuning.training, "fit", fit)
     found = searched(tmp_path, recipe=RECIPE.but(monitor="val_loss"))
