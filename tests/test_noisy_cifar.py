@@ -400,7 +400,7 @@ def test_several_seeds_on_record_are_a_mean_and_its_spread(committed):
     tested = [scored([[n, 100 - n], [100 - n, n]], interval=(0.5, 0.9)) for n in (70, 80)]
     committed += [fake("cnn1-honest", test=test) for test in tested]
     table = found.beside(["cnn1", "vgg"], {})
-    assert table["recorded, honest split"].tolist() == ["0.7500 ± 0.0707 (2 seeds)", found.NONE]
+    assert table["recorded, honest split"].tolist() == ["0.750 ± 0.071 (2 seeds)", found.NONE]
     committed.pop()
     assert found.beside(["cnn1"], {})["recorded, honest split"].tolist() == ["0.700 (0.50–0.90)"]
 

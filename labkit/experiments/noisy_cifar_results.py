@@ -148,9 +148,10 @@ def spoken(run: Run) -> str:
 
 def spoken_seeds(runs: list[Run]) -> str:
     """What a table shows of the records of one experiment: the only one, or a mean with its spread."""
-    if len(runs) == 1:
-        return spoken(runs[0])
-    return str(scoreboard.Side("test_accuracy", tuple(runs))) or NONE
+    if len(runs) < 2:
+        return spoken(runs[0]) if runs else NONE
+    side = scoreboard.Side("test_accuracy", tuple(runs))
+    return f"{side.mean:.3f} ± {side.deviation:.3f} ({len(runs)} seeds)"
 
 
 def beside(names: Iterable[str], here: Runs) -> pd.DataFrame:
