@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +18,8 @@ import yaml
 
 from labkit import chapters
 from labkit.errors import ParameterError
-from labkit.sweeps import declared, needs
+from labkit.runs.record import write as write_record
+from labkit.sweeps import declared, needs, outcome
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOW = yaml.safe_load((ROOT / "workflow.yaml").read_text(encoding="utf-8"))
@@ -174,6 +176,30 @@ def test_a_larger_model_asks_for_more_of_everything():
     smoke = of("cifar100/mlp", profile="smoke")
     assert (smoke["gpus"], large["gpus"], of("dual_cifar/accn", devices=4)["gpus"]) == (0, 1, 4)
     assert of("cifar100")["minutes"] > of("cifar100", models="mlp")["minutes"] > small["minutes"]
+
+
+def finished(sweep, cell, **parts):
+    """Leave a cell's result: a run for each part of its chapter, with its test accuracy or without."""
+    record = json.loads((ROOT / "results/cifar100/mlp-seed0.json").read_text())
+    records = [
+        record | {"name": f"{cell.chapter}/{name}", "metrics": {"test": {"accuracy": score}} if score else {}}
+        for name, score in parts.items()
+    ]
+    file = sweep.folder / "cells" / f"{cell.name}.json"
+    write_record(file, {"cell": asdict(cell), "seconds": 1.0, "records": records})
+
+
+def test_runs_without_a_test_score_stay_in_the_summary(tmp_path, monkeypatch):
+    monkeypatch.setattr(declared, "SWEEPS", tmp_path)
+    grid = {"augmentations": [["none", "basic"], ["none"]], "seed": [0, 1]}
+    sweep = declared.read("pages", {}, write(tmp_path, pages={"run": "cifar100", "grid": grid}))
+    for cell in sweep.cells:
+        finished(sweep, cell, tested=0.5, validated=None)
+    found = outcome.over_seeds(outcome.table(sweep), list(grid))
+    assert list(found["metric"]) == ["test accuracy", "val accuracy"] * 2
+    assert found.index[0] == "cifar100/tested, augmentations none,basic" and list(found["runs"]) == [2] * 4
+    outcome.write(sweep)
+    assert "test accuracy or val accuracy" in (sweep.folder / "results.svg").read_text()
 
 
 @pytest.fixture

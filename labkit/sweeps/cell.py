@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from labkit import chapters
 from labkit.book import FAILED
 from labkit.errors import LabkitError, RunError
 from labkit.runs.record import load, write
@@ -53,7 +54,7 @@ def _experiment(cell: Cell) -> list[Mapping[str, Any]]:
 
     given = {name: value for name, value in cell.parameters.items() if value is not None}
     options = given | ({"devices": cell.devices} if cell.devices > 1 else {})
-    words = [word for name, value in options.items() for word in (f"--{name}", _spelt(value))]
+    words = [word for name, value in options.items() for word in (f"--{name}", chapters.spell(value))]
     os.environ["LABKIT_COMMAND"] = shlex.join(["python", "-m", "labkit", "run", cell.run, *words])
     return [experiments.run(cell.run, **options).record]
 
@@ -67,10 +68,6 @@ def _chapter(cell: Cell, folder: Path, attempt: int) -> list[Mapping[str, Any]]:
     log = folder / "logs" / f"{cell.name}.notebook.log"
     execute(cell.run, parameters, log, attempt, done=folder / "notebooks" / f"{cell.name}.ipynb")
     return [load(file).record for file in sorted(runs.rglob("run.json"))]
-
-
-def _spelt(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _may_pass(cell: Cell, error: Exception) -> bool:
