@@ -16,7 +16,7 @@ import psutil
 import pytest
 import yaml
 
-from labkit import chapters
+from labkit import chapters, costs, experiments, models, scoreboard
 from labkit.errors import ParameterError
 from labkit.runs.record import write as write_record
 from labkit.sweeps import declared, needs, outcome
@@ -164,10 +164,11 @@ def test_the_page_shows_the_ablation_as_it_is_declared():
         assert line in WORKFLOW["sweeps"]
 
 
-def test_a_larger_model_asks_for_more_of_everything():
-    def of(run, devices=1, **parameters):
-        return needs.of(declared.Cell("cell", run, {"profile": "full"} | parameters, {}, devices))
+def of(run, devices=1, **parameters):
+    return needs.of(declared.Cell("cell", run, {"profile": "full"} | parameters, {}, devices))
 
+
+def test_a_larger_model_asks_for_more_of_everything():
     small, large, huge = of("cifar100/mlp"), of("dual_cifar/accn"), of("dual_cifar/lacnn")
     for need in ("mem_mb", "minutes", "gpu_minutes"):
         assert small[need] < large[need] < huge[need]
@@ -176,6 +177,36 @@ def test_a_larger_model_asks_for_more_of_everything():
     smoke = of("cifar100/mlp", profile="smoke")
     assert (smoke["gpus"], large["gpus"], of("dual_cifar/accn", devices=4)["gpus"]) == (0, 1, 4)
     assert of("cifar100")["minutes"] > of("cifar100", models="mlp")["minutes"] > small["minutes"]
+
+
+@pytest.mark.parametrize(
+    ("run", "stages"),
+    [
+        ("resnet44_cleaner", ["resnet44", "resnet44_cleaner"]),
+        ("resnet44_model2", ["resnet44", "resnet44_cleaner", "resnet44_model2"]),
+        ("resnet44_mixup", ["resnet44", "resnet44_cleaner", "resnet44_mixup"]),
+        ("cnn2_filter", ["cnn2_filter", "cnn2_filter"]),
+        ("vgg_confident", ["vgg_confident"] * 4),
+        ("better", ["better_teacher", "better"]),
+    ],
+)
+def test_an_experiment_asks_for_the_time_of_all_that_it_trains(run, stages):
+    macs = {name: models.card(name).macs for name in models.names()}
+    works = [scoreboard.work(f"noisy_cifar/{stage}", macs) for stage in stages]
+    minutes = needs.MARGIN * needs._minutes(works, costs.CORES)
+    assert of(f"noisy_cifar/{run}", folds=4)["minutes"] == pytest.approx(needs.START_MINUTES + minutes, abs=1)
+
+
+def test_a_chapter_trains_once_what_its_experiments_share():
+    found = declared.Cell("cell", "noisy_cifar", {"models": "vgg"}, {})
+    names = needs._trained(found, chapters.settings("noisy_cifar", found.parameters))
+    assert names.count("noisy_cifar/vgg") == names.count("noisy_cifar/vgg_cleaner") == 1
+
+
+def test_every_experiment_has_work_by_its_name_or_is_known_to_train_many_models():
+    macs = {name: models.card(name).macs for name in models.names()}
+    unknown = [name for name in experiments.names() if scoreboard.work(name, macs) is None]
+    assert unknown == [f"cifar100/{name}" for name in needs.SEARCHES]
 
 
 def finished(sweep, cell, **parts):
