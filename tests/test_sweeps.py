@@ -17,9 +17,12 @@ import pytest
 import yaml
 
 from labkit import chapters, costs, experiments, models, scoreboard
+from labkit.book import execute
 from labkit.errors import ParameterError
+from labkit.runs.record import RECORD, read
 from labkit.runs.record import write as write_record
 from labkit.sweeps import declared, needs, outcome
+from labkit.sweeps.cell import _chapter
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOW = yaml.safe_load((ROOT / "workflow.yaml").read_text(encoding="utf-8"))
@@ -231,6 +234,25 @@ def test_runs_without_a_test_score_stay_in_the_summary(tmp_path, monkeypatch):
     assert found.index[0] == "cifar100/tested, augmentations none,basic" and list(found["runs"]) == [2] * 4
     outcome.write(sweep)
     assert "test accuracy or val accuracy" in (sweep.folder / "results.svg").read_text()
+
+
+def test_a_chapters_cell_has_the_runs_of_this_execution_alone(tmp_path, monkeypatch):
+    record = json.loads((ROOT / "results/cifar100/mlp-seed0.json").read_text())
+
+    def executed(chapter, parameters, log, attempt, done):
+        runs = Path(parameters["runs"]) / "cifar100"
+        if parameters["epochs"] == 3:
+            write_record(runs / "mlp-a" / RECORD, record | {"key": "a"})
+            write_record(runs / "conv2d-b" / RECORD, record | {"key": "b"})
+        else:
+            read(runs / "mlp-a" / RECORD)  # goes on with one of them
+            write_record(runs / "conv2d-c" / RECORD, record | {"key": "c"})
+
+    monkeypatch.setattr(execute, "execute", executed)
+    monkeypatch.setenv("LABKIT_USED", "")  # set back afterwards
+    for epochs, keys in ((3, ["b", "a"]), (4, ["c", "a"])):
+        found = _chapter(declared.Cell("cell", "cifar100", {"epochs": epochs}, {}), tmp_path, attempt=1)
+        assert [run["key"] for run in found] == keys
 
 
 @pytest.fixture

@@ -56,7 +56,8 @@ def trained(monkeypatch):
         calls.append((run, epochs))
         rising = score_of(recipe) * np.arange(1, epochs + 1) / recipe.epochs
         history = pd.DataFrame({"epoch": np.arange(1, epochs + 1), "val_accuracy": rising})
-        return SimpleNamespace(history=history, best_epoch=epochs, epochs=epochs, seconds=1.5 * epochs)
+        numbers = {"best_epoch": epochs, "epochs": epochs, "seconds": 1.5 * epochs}
+        return SimpleNamespace(history=history, folder=Path(runs) / f"{run}-key", **numbers)
 
     monkeypatch.setattr(tuning.training, "fit", fit)
     return calls
@@ -92,7 +93,7 @@ def test_the_best_trial_is_built_again(tmp_path, trained):
 def test_the_lowest_loss_is_best_where_the_recipe_watches_it(tmp_path, monkeypatch):
     def fit(model, train, valid, recipe, **options):
         history = pd.DataFrame({"epoch": [1, 2], "val_loss": [recipe.lr, 9.0]})
-        return SimpleNamespace(history=history, best_epoch=1, epochs=2, seconds=1.0)
+        return SimpleNamespace(history=history, folder=tmp_path, best_epoch=1, epochs=2, seconds=1.0)
 
     monkeypatch.setattr(tuning.training, "fit", fit)
     found = searched(tmp_path, recipe=RECIPE.but(monitor="val_loss"))
@@ -104,6 +105,14 @@ def test_a_finished_search_trains_nothing(tmp_path, trained):
     again = searched(tmp_path)
     assert len(trained) == 5
     pd.testing.assert_frame_equal(first.trials, again.trials)
+
+
+def test_a_finished_search_counts_the_runs_of_its_trials_as_used(tmp_path, trained, monkeypatch):
+    searched(tmp_path)
+    monkeypatch.setenv("LABKIT_USED", str(tmp_path / "used"))
+    searched(tmp_path)
+    used = sorted((tmp_path / "used").read_text().splitlines())
+    assert used == [f"{tmp_path}/test/tuned.trial{number}-key/run.json" for number in range(5)]
 
 
 def test_more_trials_go_on_with_the_same_search(tmp_path, trained):

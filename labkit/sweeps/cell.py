@@ -60,14 +60,18 @@ def _experiment(cell: Cell) -> list[Mapping[str, Any]]:
 
 
 def _chapter(cell: Cell, folder: Path, attempt: int) -> list[Mapping[str, Any]]:
-    """Execute the notebook with runs of its own, so that every record in that folder is this cell's."""
+    """Execute the notebook with a folder of runs of its own, and give those that it trained or loaded."""
     from labkit.book.execute import execute
 
-    runs = folder / "runs" / cell.name
+    runs, used = folder / "runs" / cell.name, folder / "logs" / f"{cell.name}.used.txt"
     parameters = {**cell.parameters, "runs": str(runs.resolve())}
     log = folder / "logs" / f"{cell.name}.notebook.log"
+    used.parent.mkdir(parents=True, exist_ok=True)
+    used.write_text("", encoding="utf-8")
+    os.environ["LABKIT_USED"] = str(used.resolve())  # other runs in the folder are of earlier executions
     execute(cell.run, parameters, log, attempt, done=folder / "notebooks" / f"{cell.name}.ipynb")
-    return [load(file).record for file in sorted(runs.rglob("run.json"))]
+    files = map(Path, sorted(set(used.read_text(encoding="utf-8").splitlines())))
+    return [load(file).record for file in files if file.exists()]  # a damaged one was moved aside
 
 
 def _may_pass(cell: Cell, error: Exception) -> bool:
