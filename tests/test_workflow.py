@@ -14,8 +14,10 @@ import pytest
 import yaml
 
 from labkit import chapters
+from labkit.book import STAGE, pages, sources
 from labkit.book import __main__ as main
-from labkit.book import sources
+from labkit.book import build as build_step
+from labkit.errors import RunError
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = [sys.executable, "-m", "labkit.book", "build", "--only-execute", "--cores", "2"]
@@ -138,6 +140,38 @@ def test_a_second_build_waits_for_the_first(project):
         first.wait()
     assert executing(second.communicate()[1]) == []
     assert (first.returncode, second.returncode) == (0, 0)
+
+
+def test_pages_wait_for_other_pages(project):
+    with build_step.alone(project / pages.LOCK, ""):
+        command = [sys.executable, "-m", "labkit.book", "pages"]
+        waiting = subprocess.Popen(command, cwd=project, stderr=subprocess.PIPE, text=True)
+        try:
+            assert pages.WAITING in waiting.stderr.readline()
+            assert not (project / STAGE).exists()
+        finally:
+            waiting.kill()
+            waiting.communicate()
+
+
+def test_pages_do_not_wait_for_the_build_that_asks_for_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pages, "_pages", lambda log: log)
+    with build_step.alone(build_step.LOCK, ""):
+        assert pages.pages(Path("log")) == Path("log")
+
+
+def test_a_failed_build_shows_its_own_failures_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    failed = tmp_path / "_build" / "failed"
+    failed.mkdir(parents=True)
+    for name in ("animals", "cifar100", "dual_cifar-1234abcd", "cifar100-seed_0"):
+        (failed / f"{name}.txt").write_text("of an earlier build, a variant or a sweep")
+    fails = ["sh", "-c", "echo 'a cell failed' > _build/failed/animals.txt; exit 1"]
+    monkeypatch.setattr(build_step, "snakemake", lambda *_, **__: fails)
+    with pytest.raises(RunError) as error:
+        build_step.build("book", {})
+    assert str(error.value) == "the book was not built.\n\na cell failed"
 
 
 @pytest.mark.parametrize(
