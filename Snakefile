@@ -26,12 +26,7 @@ rule executed:
 
 
 rule execute:
-    input:
-        notebook="notebooks/{chapter}.ipynb",
-        package=sources.package(),
-        constraints=sources.CONSTRAINTS,
-        published=sources.PUBLISHED,
-        records=lambda wildcards: sources.records(wildcards.chapter),
+    input: lambda wildcards: sources.of(wildcards.chapter)
     output: "_build/executed/{chapter}.ipynb"
     log: "_build/logs/{chapter}.log"
     benchmark: "_build/benchmarks/{chapter}.tsv"

@@ -5,15 +5,22 @@ import ast
 import os
 import shlex
 import sys
+from collections.abc import Iterable
 from typing import Any
 
-from labkit.errors import LabkitError, ParameterError
+from labkit.errors import LabkitError, ParameterError, nearest
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Do what the command line says; a mistake is one message and exit status 2."""
-    parsed, rest = _parser().parse_known_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    parsed, rest = _parser().parse_known_args(words)
     try:
+        if parsed.command is _run and words[:2] != ["run", parsed.name]:
+            raise ParameterError(
+                f"No experiment stands right after the command in {shlex.join(words)!r}.",
+                expected="run NAME, then its parameters, such as run noisy_cifar/vgg --seed 3",
+            )
         return parsed.command(parsed, rest)
     except LabkitError as error:
         sys.stderr.write(f"labkit: {error}\n")
@@ -37,7 +44,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _list(parsed: argparse.Namespace, rest: list[str]) -> int:
-    from labkit import experiments
+    _refuse(rest, expected="one pattern at most")
+    from labkit import experiments  # loads Keras
 
     for name in experiments.names(parsed.pattern):
         sys.stdout.write(f"{name:44} {experiments.get(name).says}\n")
@@ -56,6 +64,7 @@ def _run(parsed: argparse.Namespace, rest: list[str]) -> int:
 def _publish(parsed: argparse.Namespace, rest: list[str]) -> int:
     from labkit import runs
 
+    _refuse(rest, expected="folders, and --variant with a word", known=["--variant"])
     refused = 0
     for folder in parsed.folders:
         try:
@@ -64,6 +73,13 @@ def _publish(parsed: argparse.Namespace, rest: list[str]) -> int:
             sys.stderr.write(f"labkit: {error}\n")
             refused += 1
     return 2 if refused else 0
+
+
+def _refuse(rest: list[str], expected: str, known: Iterable[str] = ()) -> None:
+    """Refuse what is left of a command line once all that the command knows is read."""
+    if rest:
+        mend = nearest(rest[0].partition("=")[0], known) or None
+        raise ParameterError(f"Nothing is known of {rest[0]!r} here.", expected=expected, mend=mend)
 
 
 def _parameters(words: list[str]) -> dict[str, Any]:

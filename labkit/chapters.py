@@ -116,8 +116,16 @@ def command(chapter: str, values: Mapping[str, Any]) -> str:
     known = {parameter.name: parameter for parameter in parameters(chapter)}
     _refuse_unknown(chapter, known, values)
     given = {name: value for name, value in values.items() if value != known[name].default}
-    options = "".join(f" -p {name} {shlex.quote(_spell(value))}" for name, value in given.items())
+    options = "".join(f" -p {name} {shlex.quote(spell(value))}" for name, value in given.items())
     return f".venv/bin/papermill notebooks/{chapter}.ipynb {chapter}.out.ipynb{options}"
+
+
+def spell(value: Any) -> str:
+    """A value as a command line has it."""
+    if isinstance(value, list | tuple):
+        nested = any(isinstance(item, list | tuple) for item in value)
+        return "/".join("".join(map(str, group)) for group in value) if nested else ",".join(map(str, value))
+    return str(value)
 
 
 def _chapter(name: str) -> Chapter:
@@ -194,13 +202,6 @@ def _runs_folder(chapter: str, runs: str) -> Path:
             if (folder / "notebooks" / f"{chapter}.ipynb").exists():
                 return folder / runs
     return Path(runs).expanduser()
-
-
-def _spell(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        nested = any(isinstance(item, list | tuple) for item in value)
-        return "/".join("".join(map(str, group)) for group in value) if nested else ",".join(map(str, value))
-    return str(value)
 
 
 def _refuse(name: str, value: Any, expected: str, hint: str = "") -> ParameterError:

@@ -22,6 +22,7 @@ from labkit.chapters import CHAPTERS
 from labkit.data import HEADS
 from labkit.data.names import ANIMALS
 from labkit.errors import DataError, nearest
+from labkit.recipes import RECIPES
 from labkit.runs import Run
 
 if TYPE_CHECKING:
@@ -32,6 +33,13 @@ HEADLINES = ("test_accuracy", "valid_accuracy")  # the figure an experiment is j
 AS_RUN = ("_as_run", "-report000", "-report001")
 AS_MEANT = ("", "-honest")
 RAN_AS = {"dual_cifar/accnrr": "dual_cifar/accn_l2"}  # what the report's code built under another name
+BEYOND = {  # what is in no report and named after no model: its model and its recipe
+    "noisy_cifar/better_teacher": ("whitened", "better_noisy_teacher"),
+    "noisy_cifar/better": ("whitened", "better_noisy_student"),
+    "dual_cifar/better": ("whitened", "better_dual"),
+    "cifar100/better": ("whitened", "better_cifar100"),
+    "cifar100/tried_cutmix": ("whitened", "better_cifar100_cutmix"),
+}
 TRAINED_ON = {"noisy_cifar": 45_000, "animals": 11_453, "dual_cifar": 44_992, "cifar100": 40_000}
 CLEANED = 8_100  # images that train report 000's label cleaner
 PRETRAINED = ("resnet50v2", "mobilenetv2", "xception", "inception_transfer", "efficientnetv2b0")
@@ -401,7 +409,7 @@ def figure(run: Run, metric: str) -> float | None:
 
 
 def cost(name: str, macs: Mapping[str, int] | None = None) -> str:
-    """What running an experiment by its report's recipe would take.
+    """What the last stage of an experiment would take by its recipe.
 
     `macs` are the multiply-adds of every model; without them the models are asked, for which Keras is loaded.
     """
@@ -415,20 +423,27 @@ def cost(name: str, macs: Mapping[str, int] | None = None) -> str:
 def work(
     name: str, macs: Mapping[str, int], *, images: int | None = None, epochs: int | None = None
 ) -> Work | None:
-    """What an experiment computes by its report's recipe, or otherwise as told; None without a model."""
+    """What an experiment's last stage computes by its recipe, or otherwise as told; None without a model."""
     chapter, _, experiment = name.partition("/")
-    model = max((known for known in macs if experiment.startswith(known)), key=len, default=None)
-    if model is None:
+    named_after = max((known for known in macs if experiment.startswith(known)), key=len, default=None)
+    model, recipe = BEYOND.get(name, (named_after, None))
+    if model not in macs:
         return None
-    figures = published(chapter)
-    reported = figures[figures["metric"] == "epochs"].set_index("experiment")["value"]
     usual = CLEANED if experiment.endswith("_cleaner") else TRAINED_ON[chapter]
     return Work(
         name,
         model,
         macs[model] * (1 if experiment.endswith("_transfer") else PASSES),
-        (images or usual) * (epochs or reported.get(experiment, reported.max())),
+        (images or usual) * (epochs or (RECIPES[recipe].epochs if recipe else _reported_epochs(name))),
     )
+
+
+def _reported_epochs(name: str) -> float:
+    """The epochs that a report gives for an experiment, or the most that it gives for any of its chapter."""
+    chapter, _, experiment = name.partition("/")
+    figures = published(chapter)
+    reported = figures[figures["metric"] == "epochs"].set_index("experiment")["value"]
+    return reported.get(experiment, reported.max())
 
 
 def _model_macs() -> dict[str, int]:

@@ -34,6 +34,7 @@ from labkit import models, training
 from labkit.errors import LabkitError, ParameterError, RunError, nearest
 from labkit.recipes import Recipe
 from labkit.runs import default_folder
+from labkit.runs.record import RECORD, used
 from labkit.training.devices import asked
 from labkit.training.keys import architecture_digest, circumstances
 from labkit.training.progress import say
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 TUNERS = ("random", "bayesian", "hyperband")
 FINISHED = "finished.json"
+TRAINED = "trained.txt"  # beside a trial, the folder of its run
 PATIENCE = 600  # seconds that a worker waits for its chief
 
 
@@ -110,6 +112,8 @@ def search(
     with _joined(member or os.environ.get("LABKIT_MEMBER")) as role:
         if not _finished(folder, trials):
             _run(_Job(space, train, valid, recipe, run, runs, folder), tuner, trials, seed, role)
+    for file in folder.glob(f"trial_*/{TRAINED}"):
+        used(folder.with_name(file.read_text(encoding="utf-8")) / RECORD)
     return Search(run, _table(folder, run), space, recipe, folder)
 
 
@@ -150,6 +154,7 @@ class _Job:
         run = training.fit(
             model, self.train, self.valid, recipe, run=f"{self.run}.trial{trial}", runs=self.runs, until=until
         )
+        (self.folder / f"trial_{trial}" / TRAINED).write_text(run.folder.name, encoding="utf-8")
         return {
             recipe.monitor: run.kept(recipe.monitor),
             "epochs": run.epochs,

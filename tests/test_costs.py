@@ -7,7 +7,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from labkit import costs, scoreboard
+from labkit import costs, models, scoreboard
 from labkit.book import cost_page
 from labkit.costs import CORES, GPU, Sample
 
@@ -64,6 +64,15 @@ def test_work_follows_images_and_epochs():
     assert full.macs == 10 * scoreboard.PASSES and full.model == "mlp"
     assert scoreboard.work("cifar100/mlp", macs, images=100, epochs=2).total == 30 * 200
     assert scoreboard.work("cifar100/search", macs) is None
+
+
+def test_a_step_past_the_reports_has_the_work_of_its_records():
+    macs = {"whitened": models.card("whitened").macs}
+    for run in [*scoreboard.recorded("*/better*"), *scoreboard.recorded("*/tried*")]:
+        work = scoreboard.work(run.name.partition("-")[0], macs)
+        trained = run.record["recipe"]["epochs"] * run.record["data"]["train"]["n"]
+        assert (work.model, work.images) == (run.record["model"]["name"], pytest.approx(trained, rel=0.1))
+    assert scoreboard.cost("cifar100/better", macs).startswith("about")
 
 
 def test_a_run_in_fewer_bits_says_nothing_about_the_usual_speed():

@@ -253,6 +253,22 @@ def test_a_run_that_no_command_makes_again_is_not_published(tmp_path):
         runs.publish(kept(tmp_path, command=None), tmp_path / "results")
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["publish", "a", "--varient", "bfloat16"], "Did you mean '--variant'?"),
+        (["publish", "--varient=bfloat16", "a"], "Did you mean '--variant'?"),
+        (["list", "noisy_cifar/*", "--seed", "3"], "Nothing is known of '--seed'"),
+        (["list", "noisy_cifar/*", "animals/*"], "one pattern at most"),
+        (["run", "--seed", "3", "noisy_cifar/vgg"], "such as run noisy_cifar/vgg --seed 3"),
+    ],
+)
+def test_the_command_refuses_what_it_would_not_heed(words, says, capsys):
+    assert main(words) == 2
+    said = capsys.readouterr()
+    assert says in said.err and not said.out
+
+
 def test_a_path_in_a_command_is_not_published(tmp_path):
     run = kept(tmp_path, command="python -m labkit run noisy_cifar/vgg --data /srv/cifar/")
     with pytest.raises(RunError, match="command: holds a path"):

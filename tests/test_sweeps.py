@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -15,9 +16,13 @@ import psutil
 import pytest
 import yaml
 
-from labkit import chapters
+from labkit import chapters, costs, experiments, models, scoreboard
+from labkit.book import execute
 from labkit.errors import ParameterError
-from labkit.sweeps import declared, needs
+from labkit.runs.record import RECORD, read
+from labkit.runs.record import write as write_record
+from labkit.sweeps import declared, needs, outcome
+from labkit.sweeps.cell import _chapter
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOW = yaml.safe_load((ROOT / "workflow.yaml").read_text(encoding="utf-8"))
@@ -162,10 +167,11 @@ def test_the_page_shows_the_ablation_as_it_is_declared():
         assert line in WORKFLOW["sweeps"]
 
 
-def test_a_larger_model_asks_for_more_of_everything():
-    def of(run, devices=1, **parameters):
-        return needs.of(declared.Cell("cell", run, {"profile": "full"} | parameters, {}, devices))
+def of(run, devices=1, **parameters):
+    return needs.of(declared.Cell("cell", run, {"profile": "full"} | parameters, {}, devices))
 
+
+def test_a_larger_model_asks_for_more_of_everything():
     small, large, huge = of("cifar100/mlp"), of("dual_cifar/accn"), of("dual_cifar/lacnn")
     for need in ("mem_mb", "minutes", "gpu_minutes"):
         assert small[need] < large[need] < huge[need]
@@ -174,6 +180,79 @@ def test_a_larger_model_asks_for_more_of_everything():
     smoke = of("cifar100/mlp", profile="smoke")
     assert (smoke["gpus"], large["gpus"], of("dual_cifar/accn", devices=4)["gpus"]) == (0, 1, 4)
     assert of("cifar100")["minutes"] > of("cifar100", models="mlp")["minutes"] > small["minutes"]
+
+
+@pytest.mark.parametrize(
+    ("run", "stages"),
+    [
+        ("resnet44_cleaner", ["resnet44", "resnet44_cleaner"]),
+        ("resnet44_model2", ["resnet44", "resnet44_cleaner", "resnet44_model2"]),
+        ("resnet44_mixup", ["resnet44", "resnet44_cleaner", "resnet44_mixup"]),
+        ("cnn2_filter", ["cnn2_filter", "cnn2_filter"]),
+        ("vgg_confident", ["vgg_confident"] * 4),
+        ("better", ["better_teacher", "better"]),
+    ],
+)
+def test_an_experiment_asks_for_the_time_of_all_that_it_trains(run, stages):
+    macs = {name: models.card(name).macs for name in models.names()}
+    works = [scoreboard.work(f"noisy_cifar/{stage}", macs) for stage in stages]
+    minutes = needs.MARGIN * needs._minutes(works, costs.CORES)
+    assert of(f"noisy_cifar/{run}", folds=4)["minutes"] == pytest.approx(needs.START_MINUTES + minutes, abs=1)
+
+
+def test_a_chapter_trains_once_what_its_experiments_share():
+    found = declared.Cell("cell", "noisy_cifar", {"models": "vgg"}, {})
+    names = needs._trained(found, chapters.settings("noisy_cifar", found.parameters))
+    assert names.count("noisy_cifar/vgg") == names.count("noisy_cifar/vgg_cleaner") == 1
+
+
+def test_every_experiment_has_work_by_its_name_or_is_known_to_train_many_models():
+    macs = {name: models.card(name).macs for name in models.names()}
+    unknown = [name for name in experiments.names() if scoreboard.work(name, macs) is None]
+    assert unknown == [f"cifar100/{name}" for name in needs.SEARCHES]
+
+
+def finished(sweep, cell, **parts):
+    """Leave a cell's result: a run for each part of its chapter, with its test accuracy or without."""
+    record = json.loads((ROOT / "results/cifar100/mlp-seed0.json").read_text())
+    records = [
+        record | {"name": f"{cell.chapter}/{name}", "metrics": {"test": {"accuracy": score}} if score else {}}
+        for name, score in parts.items()
+    ]
+    file = sweep.folder / "cells" / f"{cell.name}.json"
+    write_record(file, {"cell": asdict(cell), "seconds": 1.0, "records": records})
+
+
+def test_runs_without_a_test_score_stay_in_the_summary(tmp_path, monkeypatch):
+    monkeypatch.setattr(declared, "SWEEPS", tmp_path)
+    grid = {"augmentations": [["none", "basic"], ["none"]], "seed": [0, 1]}
+    sweep = declared.read("pages", {}, write(tmp_path, pages={"run": "cifar100", "grid": grid}))
+    for cell in sweep.cells:
+        finished(sweep, cell, tested=0.5, validated=None)
+    found = outcome.over_seeds(outcome.table(sweep), list(grid))
+    assert list(found["metric"]) == ["test accuracy", "val accuracy"] * 2
+    assert found.index[0] == "cifar100/tested, augmentations none,basic" and list(found["runs"]) == [2] * 4
+    outcome.write(sweep)
+    assert "test accuracy or val accuracy" in (sweep.folder / "results.svg").read_text()
+
+
+def test_a_chapters_cell_has_the_runs_of_this_execution_alone(tmp_path, monkeypatch):
+    record = json.loads((ROOT / "results/cifar100/mlp-seed0.json").read_text())
+
+    def executed(chapter, parameters, log, attempt, done):
+        runs = Path(parameters["runs"]) / "cifar100"
+        if parameters["epochs"] == 3:
+            write_record(runs / "mlp-a" / RECORD, record | {"key": "a"})
+            write_record(runs / "conv2d-b" / RECORD, record | {"key": "b"})
+        else:
+            read(runs / "mlp-a" / RECORD)  # goes on with one of them
+            write_record(runs / "conv2d-c" / RECORD, record | {"key": "c"})
+
+    monkeypatch.setattr(execute, "execute", executed)
+    monkeypatch.setenv("LABKIT_USED", "")  # set back afterwards
+    for epochs, keys in ((3, ["b", "a"]), (4, ["c", "a"])):
+        found = _chapter(declared.Cell("cell", "cifar100", {"epochs": epochs}, {}), tmp_path, attempt=1)
+        assert [run["key"] for run in found] == keys
 
 
 @pytest.fixture

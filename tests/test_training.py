@@ -97,6 +97,23 @@ def test_weights_are_kept_without_the_optimizer_and_fit_a_compiled_model(tmp_pat
     assert second.optimizer is optimizer and first.optimizer is not None
 
 
+def test_runs_that_are_trained_or_loaded_are_listed_and_those_only_looked_at_are_not(
+    tmp_path, images, monkeypatch
+):
+    def trained(epochs, used):
+        monkeypatch.setenv("LABKIT_USED", str(tmp_path / used))
+        run = training.fit(tiny_model(), *images, BASE.but(epochs=epochs), run="tests/tiny", runs=tmp_path)
+        return str(run.folder / RECORD)
+
+    def listed(used):
+        return {*(tmp_path / used).read_text().splitlines()}
+
+    first, second = trained(1, "first"), trained(2, "second")
+    assert listed("second") == {second} and trained(1, "again") == first
+    runs.load(second)
+    assert listed("again") == {first}
+
+
 def test_the_same_training_is_loaded_and_not_done_twice(tmp_path, images, monkeypatch):
     first = tiny_model()
     done = training.fit(first, *images, QUICK, run="tests/tiny", runs=tmp_path).score("valid", _Scores())

@@ -56,16 +56,17 @@ def trained(monkeypatch):
         epochs = until or recipe.epochs
         calls.append((run, epochs))
         rising = score_of(recipe) * np.arange(1, epochs + 1) / recipe.epochs
-        return made(best=epochs, seconds=1.5 * epochs, val_accuracy=rising.tolist())
+        folder = Path(runs) / f"{run}-key"
+        return made(folder, best=epochs, seconds=1.5 * epochs, val_accuracy=rising.tolist())
 
     monkeypatch.setattr(tuning.training, "fit", fit)
     return calls
 
 
-def made(best: int, seconds: float, **columns: list[float]) -> Run:
+def made(folder: Path, best: int, seconds: float, **columns: list[float]) -> Run:
     (values,) = columns.values()
     history = {"epoch": list(range(1, len(values) + 1)), **columns}
-    return Run("", "", None, {"recipe": {}, "history": history, "best_epoch": best, "seconds": seconds})
+    return Run("", "", folder, {"recipe": {}, "history": history, "best_epoch": best, "seconds": seconds})
 
 
 def searched(folder, **changes):
@@ -97,7 +98,7 @@ def test_the_best_trial_is_built_again(tmp_path, trained):
 
 def test_the_lowest_loss_is_best_where_the_recipe_watches_it(tmp_path, monkeypatch):
     def fit(model, train, valid, recipe, **options):
-        return made(best=1, seconds=1.0, val_loss=[recipe.lr, 9.0])
+        return made(tmp_path, best=1, seconds=1.0, val_loss=[recipe.lr, 9.0])
 
     monkeypatch.setattr(tuning.training, "fit", fit)
     found = searched(tmp_path, recipe=RECIPE.but(monitor="val_loss"))
@@ -109,6 +110,14 @@ def test_a_finished_search_trains_nothing(tmp_path, trained):
     again = searched(tmp_path)
     assert len(trained) == 5
     pd.testing.assert_frame_equal(first.trials, again.trials)
+
+
+def test_a_finished_search_counts_the_runs_of_its_trials_as_used(tmp_path, trained, monkeypatch):
+    searched(tmp_path)
+    monkeypatch.setenv("LABKIT_USED", str(tmp_path / "used"))
+    searched(tmp_path)
+    used = sorted((tmp_path / "used").read_text().splitlines())
+    assert used == [f"{tmp_path}/test/tuned.trial{number}-key/run.json" for number in range(5)]
 
 
 def test_more_trials_go_on_with_the_same_search(tmp_path, trained):

@@ -14,8 +14,10 @@ import pytest
 import yaml
 
 from labkit import chapters
+from labkit.book import STAGE, pages, sources
 from labkit.book import __main__ as main
-from labkit.book import sources
+from labkit.book import build as build_step
+from labkit.errors import RunError
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = [sys.executable, "-m", "labkit.book", "build", "--only-execute", "--cores", "2"]
@@ -77,6 +79,10 @@ def test_an_edit_executes_what_it_touches_and_nothing_else(project):
     assert build(project)[0] == ["animals"]
     append(project / "labkit" / "errors.py", "\n# A change in the package.\n")
     assert build(project)[0] == ["animals", "dual_cifar"]
+    append(project / "results" / "cifar100" / "mlp-seed0.json", "\n")
+    assert build(project)[0] == ["dual_cifar"]  # which tells how fast networks train by all records
+    append(project / "book" / "defects.toml", "\n")
+    assert build(project)[0] == ["animals", "dual_cifar"]
     for name in ("animals", "dual_cifar"):
         assert (project / "_build" / "benchmarks" / f"{name}.tsv").read_text().startswith("s\th:m:s\tmax_rss")
 
@@ -136,6 +142,38 @@ def test_a_second_build_waits_for_the_first(project):
     assert (first.returncode, second.returncode) == (0, 0)
 
 
+def test_pages_wait_for_other_pages(project):
+    with build_step.alone(project / pages.LOCK, ""):
+        command = [sys.executable, "-m", "labkit.book", "pages"]
+        waiting = subprocess.Popen(command, cwd=project, stderr=subprocess.PIPE, text=True)
+        try:
+            assert pages.WAITING in waiting.stderr.readline()
+            assert not (project / STAGE).exists()
+        finally:
+            waiting.kill()
+            waiting.communicate()
+
+
+def test_pages_do_not_wait_for_the_build_that_asks_for_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pages, "_pages", lambda log: log)
+    with build_step.alone(build_step.LOCK, ""):
+        assert pages.pages(Path("log")) == Path("log")
+
+
+def test_a_failed_build_shows_its_own_failures_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    failed = tmp_path / "_build" / "failed"
+    failed.mkdir(parents=True)
+    for name in ("animals", "cifar100", "dual_cifar-1234abcd", "cifar100-seed_0"):
+        (failed / f"{name}.txt").write_text("of an earlier build, a variant or a sweep")
+    fails = ["sh", "-c", "echo 'a cell failed' > _build/failed/animals.txt; exit 1"]
+    monkeypatch.setattr(build_step, "snakemake", lambda *_, **__: fails)
+    with pytest.raises(RunError) as error:
+        build_step.build("book", {})
+    assert str(error.value) == "the book was not built.\n\na cell failed"
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [
@@ -169,10 +207,21 @@ def test_the_digest_changes_with_what_can_change_a_result(project, monkeypatch):
     append(project / "labkit" / "book" / "stage.py", "# A page is laid out differently.\n")
     assert sources.digest({}) == first
     digests = {first, sources.digest({"profile": "full"})}
-    for name in ("constraints.txt", "labkit/errors.py", "notebooks/animals.ipynb", "book/published.csv"):
+    for name in (*sources.REPORTS, "constraints.txt", "labkit/errors.py", "notebooks/animals.ipynb"):
         append(project / name, "\n")
         digests.add(sources.digest({}))
-    assert len(digests) == 6
+    assert len(digests) == 7
+
+
+def test_a_chapter_depends_on_every_record_and_defect_that_it_shows(monkeypatch):
+    from labkit import scoreboard  # loads Keras, as the next
+    from labkit.experiments import dual_cifar_results
+
+    looked_up, load = [], scoreboard.runs.load
+    monkeypatch.setattr(scoreboard, "_loaded", lambda path, changed: looked_up.append(path) or load(path))
+    dual_cifar_results.costs()
+    wanted = [*looked_up, scoreboard.project() / scoreboard.DEFECTS]
+    assert looked_up and {str(path.relative_to(ROOT)) for path in wanted} <= {*sources.of("dual_cifar")}
 
 
 def test_the_workflow_names_every_chapter_and_gives_it_parameters_it_knows():

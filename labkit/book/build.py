@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 
+from labkit import chapters
 from labkit.book import FAILED
 from labkit.errors import RunError
 
@@ -25,12 +26,19 @@ def build(target: str, parameters: Mapping[str, Any], *, cores: int | None = Non
     given = ["--config", "parameters=" + json.dumps(dict(parameters))] if parameters else []
     command = snakemake(target, "--quiet", "all", *given, cores=cores, profile=profile)
     with alone(LOCK, "another build is running in this folder: waiting for it") as lock:
+        for left in _reports():
+            left.unlink()
         running = subprocess.Popen(command, pass_fds=[lock])
         with ended_with_this(running):
             running.wait()
+        said = [report.read_text(encoding="utf-8").rstrip() for report in _reports()]
     if running.returncode:
-        reports = [path.read_text(encoding="utf-8").rstrip() for path in sorted(FAILED.glob("*.txt"))]
-        raise RunError("\n\n".join(["the book was not built.", *reports]))
+        raise RunError("\n\n".join(["the book was not built.", *said]))
+
+
+def _reports() -> list[Path]:
+    """What chapters that failed have left; those of sweeps and variants lie beside them."""
+    return [file for chapter in chapters.CHAPTERS if (file := FAILED / f"{chapter}.txt").exists()]
 
 
 def snakemake(target: str, *options: str, cores: int | None = None, profile: str = "") -> list[str]:

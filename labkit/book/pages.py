@@ -8,13 +8,22 @@ from pathlib import Path
 import yaml
 
 from labkit.book import HTML
+from labkit.book.build import alone
 from labkit.book.stage import stage
 from labkit.book.status_page import stale
 from labkit.errors import RunError
 
+LOCK = Path("_build/pages.lock")  # not the build's, which is held while Snakemake asks for the pages
+WAITING = "another process builds the pages in this folder: waiting for it"
+
 
 def pages(log: Path) -> Path:
-    """Stage and build the book; the old one is replaced only by a complete new one."""
+    """Stage and build the book, alone; the old one is replaced only by a complete new one."""
+    with alone(LOCK, WAITING):
+        return _pages(log)
+
+
+def _pages(log: Path) -> Path:
     for chapter, changed in stale().items():
         sys.stderr.write(
             f"{chapter} is stale, make book executes it again; changed: {', '.join(changed[:3])}\n"

@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 from labkit.book import STAGE, browser
+from labkit.book.build import alone
+from labkit.book.pages import LOCK, WAITING
 from labkit.errors import RunError
 
 PDF = Path("_build/pdf/image-labs.pdf")
@@ -17,7 +19,8 @@ def pdf() -> Path:
     program = Path(sys.executable).with_name("jupyter-book")
     command = [str(program), "build", str(STAGE), "--builder", "custom"]
     command += ["--custom-builder", "singlehtml", "--path-output", "_build/pdf", "-q"]
-    made = subprocess.run(command, capture_output=True, text=True, check=False)
+    with alone(LOCK, WAITING):
+        made = subprocess.run(command, capture_output=True, text=True, check=False)
     page = next(Path("_build/pdf").rglob("singlehtml/book/intro.html"), None)
     if made.returncode or page is None:
         raise RunError(f"the pages could not be joined:\n{(made.stdout + made.stderr)[-2000:]}")

@@ -12,7 +12,8 @@ from labkit import chapters
 from labkit.errors import ParameterError, nearest
 
 CONSTRAINTS = "constraints.txt"
-PUBLISHED = "book/published.csv"
+REPORTS = ("book/published.csv", "book/defects.toml")  # what chapters show of the reports
+FORETELL = ("dual_cifar",)  # chapters that tell what training costs, by the records of all chapters
 SPEED = "bench/RESULTS.md"
 
 
@@ -35,13 +36,14 @@ def prose() -> list[str]:
 
 
 def records(chapter: str = "") -> list[str]:
-    """The recorded runs of a chapter, which it shows beside its own, or of all."""
+    """The recorded runs of a chapter, or of all."""
     return sorted(str(path) for path in Path("results", chapter).rglob("*.json"))
 
 
 def of(chapter: str) -> list[str]:
     """Every file that can change the result of a chapter."""
-    return [f"notebooks/{chapter}.ipynb", *package(), CONSTRAINTS, PUBLISHED, *records(chapter)]
+    shown = records("" if chapter in FORETELL else chapter)
+    return [f"notebooks/{chapter}.ipynb", *package(), CONSTRAINTS, *REPORTS, *shown]
 
 
 def of_run(name: str) -> list[str]:
@@ -85,7 +87,6 @@ def digest(given: Mapping[str, Any]) -> str:
     total = hashlib.sha256()
     for chapter in sorted(config["chapters"]):
         total.update(f"{chapter} {parameters(config, chapter)}\n".encode())
-    notebooks = [f"notebooks/{chapter}.ipynb" for chapter in sorted(config["chapters"])]
-    for name in (*notebooks, *package(), CONSTRAINTS, PUBLISHED, *records()):
+    for name in sorted({name for chapter in config["chapters"] for name in of(chapter)}):
         total.update(f"{name} {hashlib.sha256(Path(name).read_bytes()).hexdigest()}\n".encode())
     return total.hexdigest()

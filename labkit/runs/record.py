@@ -130,12 +130,25 @@ def load(path: str | os.PathLike) -> Run:
     """Read a run from its folder, its run.json, or a published record."""
     path = Path(path)
     file = path / RECORD if path.is_dir() else path
-    record = read(file)
+    record = _read(file)
     return Run(record["name"], record["key"], file.parent if file.name == RECORD else None, record)
 
 
 def read(file: Path) -> dict[str, Any]:
-    """Read a record; one that is missing, cut short or of another kind is an error."""
+    """Read the record of a run to go on with; one that is missing, damaged or of another kind is an error."""
+    record = _read(file)
+    used(file)
+    return record
+
+
+def used(file: Path) -> None:
+    """Add a record to the list in $LABKIT_USED of all that a process trained or went on with."""
+    if listed := os.environ.get("LABKIT_USED"):
+        with Path(listed).open("a", encoding="utf-8") as stream:
+            stream.write(f"{file.resolve()}\n")
+
+
+def _read(file: Path) -> dict[str, Any]:
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -172,6 +185,8 @@ def write(file: Path, record: Mapping[str, Any]) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     part.replace(file)
+    if file.name == RECORD:
+        used(file)
 
 
 def dumps(record: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from labkit import chapters
 from labkit.book import FAILED
 from labkit.errors import LabkitError, RunError
 from labkit.runs.record import load, write
@@ -53,24 +54,24 @@ def _experiment(cell: Cell) -> list[Mapping[str, Any]]:
 
     given = {name: value for name, value in cell.parameters.items() if value is not None}
     options = given | ({"devices": cell.devices} if cell.devices > 1 else {})
-    words = [word for name, value in options.items() for word in (f"--{name}", _spelt(value))]
+    words = [word for name, value in options.items() for word in (f"--{name}", chapters.spell(value))]
     os.environ["LABKIT_COMMAND"] = shlex.join(["python", "-m", "labkit", "run", cell.run, *words])
     return [experiments.run(cell.run, **options).record]
 
 
 def _chapter(cell: Cell, folder: Path, attempt: int) -> list[Mapping[str, Any]]:
-    """Execute the notebook with runs of its own, so that every record in that folder is this cell's."""
+    """Execute the notebook with a folder of runs of its own, and give those that it trained or loaded."""
     from labkit.book.execute import execute
 
-    runs = folder / "runs" / cell.name
+    runs, used = folder / "runs" / cell.name, folder / "logs" / f"{cell.name}.used.txt"
     parameters = {**cell.parameters, "runs": str(runs.resolve())}
     log = folder / "logs" / f"{cell.name}.notebook.log"
+    used.parent.mkdir(parents=True, exist_ok=True)
+    used.write_text("", encoding="utf-8")
+    os.environ["LABKIT_USED"] = str(used.resolve())  # other runs in the folder are of earlier executions
     execute(cell.run, parameters, log, attempt, done=folder / "notebooks" / f"{cell.name}.ipynb")
-    return [load(file).record for file in sorted(runs.rglob("run.json"))]
-
-
-def _spelt(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    files = map(Path, sorted(set(used.read_text(encoding="utf-8").splitlines())))
+    return [load(file).record for file in files if file.exists()]  # a damaged one was moved aside
 
 
 def _may_pass(cell: Cell, error: Exception) -> bool:

@@ -5,6 +5,7 @@ it stopped.
 """
 
 import math
+from collections import Counter
 from functools import cache
 from typing import Any
 
@@ -22,6 +23,16 @@ MACS_A_VALUE = 1000  # multiply-adds behind one value of a layer's output: 3×3 
 MACS_A_CORE = 25e6  # multiply-adds an image that keep one core more busy
 MOST_CORES = 4
 BATCH = 128
+# What an experiment trains before its last stage, by the end of its name; {} is the name without that end.
+# The network that a filter goes by counts as one that sees all images.
+BEFORE = {
+    "_cleaner": ("{}",),
+    "_model2": ("{}", "{}_cleaner"),
+    "_mixup": ("{}", "{}_cleaner"),
+    "_filter": ("{}_filter",),
+    "_finetune": ("{}_transfer",),
+    "noisy_cifar/better": ("noisy_cifar/better_teacher",),
+}
 SEARCHES = ("search", "search_as_run", "final")  # experiments that train many models
 
 
@@ -32,7 +43,7 @@ def of(cell: Cell) -> dict[str, int]:
     macs = {name: card.macs for name, card in cards.items()}
     found = (
         scoreboard.work(name, macs, images=settings.n, epochs=settings.epochs)
-        for name in _experiments(cell, settings)
+        for name in _trained(cell, settings)
     )
     works = [work for work in found if work is not None]
     largest = max((macs[work.model] for work in works), default=0)
@@ -58,12 +69,29 @@ def _speed(machine: str) -> costs.Speed | None:
     return costs.speed(machine, costs.model_families())
 
 
+def _trained(cell: Cell, settings: Settings) -> list[str]:
+    """The stages of all its experiments; those that several of them share are trained once."""
+    found = Counter()
+    for name in _experiments(cell, settings):
+        found |= Counter(_stages(name, settings))
+    return list(found.elements())
+
+
 def _experiments(cell: Cell, settings: Settings) -> list[str]:
     """The experiment itself; of a chapter, and of a search through it, all that its models take part in."""
     if cell.run.rpartition("/")[2] not in (*chapters.CHAPTERS, *SEARCHES):
         return [cell.run]
     names = experiments.names(f"{cell.chapter}/*")
     return [name for name in names if name.split("/")[1].startswith(settings.models)]
+
+
+def _stages(name: str, settings: Settings) -> list[str]:
+    """All that an experiment trains, in the names of what takes as long."""
+    if name.endswith("_confident"):
+        return [name] * settings.folds  # each fold leaves its own part out, which makes one less of them
+    plain = name.removesuffix("_as_run")
+    before = ((plain.removesuffix(end), first) for end, first in BEFORE.items() if plain.endswith(end))
+    return [stage.format(network) for network, first in before for stage in first] + [name]
 
 
 def _megabytes(card: Any, settings: Settings) -> int:

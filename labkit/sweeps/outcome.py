@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from labkit import plots
+from labkit import chapters, plots
 from labkit.predictions import spread
 from labkit.runs.record import Run
 from labkit.runs.record import plain as as_json
@@ -48,14 +48,14 @@ def table(sweep: Sweep) -> pd.DataFrame:
 
 
 def over_seeds(found: pd.DataFrame, varied: list[str]) -> pd.DataFrame:
-    """The mean score of runs that differ in their seed alone; empty where none has a score."""
-    scored = [name for name in SCORES if name in found and found[name].notna().any()]
-    if not scored:
-        return pd.DataFrame()
-    score, by = scored[0], ["run", *(name for name in varied if name != "seed")]
+    """The mean score of finished runs that differ in their seed alone; empty where none has a score."""
+    scores = [name for name in SCORES if name in found]
+    by = ["run", *(name for name in varied if name != "seed")]
+    scored = found[found["status"].eq("done") & found[scores].notna().any(axis="columns")]
     rows = {}
-    for group, part in found.dropna(subset=[score]).groupby(by, sort=False, dropna=False):
-        values = spread(part[score].to_list())
+    for group, part in scored.groupby(by, sort=False, dropna=False):
+        score = max(scores, key=lambda name: part[name].count())  # the first of those that most runs have
+        values = spread(part[score].dropna().to_list())
         given = (f"{name} {value}" for name, value in zip(by[1:], group[1:], strict=True))
         label = ", ".join([group[0], *given])
         rows[label] = {
@@ -82,7 +82,7 @@ def write(sweep: Sweep) -> None:
         ]
         axes = plots.scores(
             summary[["mean", "low", "high"]].astype(float),
-            xlabel=summary["metric"].iloc[0],
+            xlabel=" or ".join(summary["metric"].unique()),
             title=f"{sweep.name}: mean, lowest and highest",
         )
         (sweep.folder / "results.svg").write_text(plots.svg(axes), encoding="utf-8")
@@ -101,7 +101,11 @@ def _count(sweep: Sweep) -> str:
 
 
 def _rows(sweep: Sweep, cell: Cell) -> list[dict[str, Any]]:
-    head = {"cell": cell.name, "run": cell.run, **cell.varied}
+    varied = {
+        name: chapters.spell(value) if isinstance(value, list) else value
+        for name, value in cell.varied.items()
+    }
+    head = {"cell": cell.name, "run": cell.run, **varied}
     result = _result(sweep, cell)
     if result is None:
         return [{**head, "status": "failed", "why": failure(sweep, cell)}]
