@@ -12,6 +12,7 @@ from labkit import runs, scoreboard
 from labkit.errors import RunError
 from labkit.runs import Run, Verdict
 from labkit.runs.record import RECORD
+from labkit.sweeps.needs import BEFORE
 
 
 def verify(chapter: str, *, name: str = "*", data: str = "", epochs: int | None = None) -> Verdict:
@@ -46,13 +47,8 @@ def _starts_alike(run: Run) -> bool:
 
     The stages before it, which its command trains too, would be cut as well.
     """
-    stages = [
-        stage.record["started"]
-        for stage in scoreboard.recorded(f"{run.chapter}/*")
-        if stage.record["command"] == run.record["command"]
-    ]
-    is_first = run.record["started"] == min(stages)
-    return is_first and run.record["recipe"]["schedule"] in ("constant", "plateau")
+    goes_on = run.name.partition("-")[0].removesuffix("_as_run").endswith(tuple(BEFORE))
+    return not goes_on and run.record["recipe"]["schedule"] in ("constant", "plateau")
 
 
 def command(record: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
