@@ -277,9 +277,10 @@ def _given(run: Run) -> int:
 
 def cut_short(run: Run) -> str:
     """The options of a run's command that gave it less than its recipe; empty where it had all of it."""
-    given = pairwise(shlex.split(run.record.get("command") or ""))
-    options = [(name, value) for name, value in given if name.removeprefix("--") in LESS and value != "full"]
-    return " ".join(f"`{name} {value}`" for name, value in options)
+    words = shlex.split(run.record.get("command") or "")
+    given = {name.removeprefix("--").replace("-", "_"): value for name, value in pairwise(words)}
+    less = {name: value for name, value in ({"profile": "smoke"} | given).items() if name in LESS}
+    return " ".join(f"`--{name} {value}`" for name, value in less.items() if words and value != "full")
 
 
 def in_fewer_bits(run: Run) -> bool:

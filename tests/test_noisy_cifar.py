@@ -367,6 +367,8 @@ def test_the_leak_is_the_gap_that_opens_after_it_beyond_chance(committed):
     assert "chance allows: that is what the answers were worth that it had seen." in says.leaked()
     committed[1:] = [tested("cct-report000", 895, 705)]
     assert "differ by +1.0 points, within the " in says.leaked() and "worth" not in says.leaked()
+    committed[:] = [tested("cct_model2-report000", 700, 710), tested("cct-report000", 800, 690)]
+    assert "differ by -12.0 points, more than the " in says.leaked() and "worth" not in says.leaked()
 
 
 def test_both_ways_shows_all_records_and_trains_only_what_was_asked_for(committed, settings, monkeypatch):

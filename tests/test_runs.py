@@ -33,7 +33,7 @@ def record(**changes) -> dict:
         "key": "0123456789abcdef",
         "status": "done",
         "why": None,
-        "command": "python -m labkit run noisy_cifar/vgg --data noisy_cifar --seed 0",
+        "command": "python -m labkit run noisy_cifar/vgg --profile full --data noisy_cifar --seed 0",
         "model": {
             "name": "vgg",
             "parameters": {"total": 12, "trainable": 10, "non_trainable": 2},
@@ -335,6 +335,27 @@ def test_seeds_that_happen_to_agree_allow_what_the_images_do():
     recorded = record(metrics={"test": predictions(0.5, 1000).summary()})
     verdict = runs.verify(recorded, lambda _: rerun(0.55), seeds=seeds(0.5, 0.5, 0.501))
     assert verdict.allowed == pytest.approx(3 * math.sqrt(2 * 0.25 / 1000))
+
+
+def test_every_committed_record_of_three_seeds_is_verified_by_them():
+    found = {}
+    for file in sorted((Path(__file__).parents[1] / "results").rglob("*.json")):
+        made = json.loads(file.read_text(encoding="utf-8"))
+        found.setdefault((made["name"], made["recipe"]["epochs"], made["recipe"]["precision"]), []).append(
+            made
+        )
+    thrice = [records for records in found.values() if len(records) > 2 and records[0]["history"]["epoch"]]
+    assert thrice
+    for records in thrice:
+        again = runs.Run(records[0]["name"], "", None, records[0])
+        basis = runs.verify(records[0], lambda _, again=again: again, seeds=records).basis
+        assert "seeds" in basis, records[0]["name"]
+
+
+def test_a_field_that_an_older_record_lacks_makes_no_other_run_of_it():
+    recorded = record(metrics={"test": predictions(0.5, 1000).summary()})
+    newer = seeds(0.4, 0.5, 0.6, keep=None)
+    assert runs.verify(recorded, lambda _: rerun(0.5), seeds=newer).basis == "3 standard errors of 3 seeds"
 
 
 @pytest.mark.parametrize("recipe", [{"epochs": 20}, {"precision": "mixed_bfloat16"}])

@@ -152,7 +152,7 @@ def test_seeds_of_runs_that_were_cut_short_say_nothing_of_the_others(project):
     assert scoreboard.row("dual_cifar/fmp3").judged.luck == scoreboard.LUCK
 
 
-@pytest.mark.parametrize("given", [" --profile quick", " --n 500"])
+@pytest.mark.parametrize("given", [" --profile quick", " --n 500", " --profile smoke"])
 def test_a_profile_or_a_part_of_the_images_cuts_a_run_short_too(project, given):
     run = add(project, "dual_cifar/fmp3", 0.6, given=given)
     assert scoreboard.cut_short(run) == f"`{given.strip()}`"

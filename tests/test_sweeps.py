@@ -133,6 +133,7 @@ GOOD = {"run": ["cifar100/mlp"], "grid": {"seed": [0]}}
         ("good", {}, {"seed": 1}, "already varies seed"),
         ("good", {}, {"profile": "ful"}, "Did you mean 'full'?"),
         ("good", {}, {"cifar100.seed": 1}, "already varies seed"),
+        ("good", {}, {"animals.epochs": 1}, "nothing of the chapter that 'animals.epochs' is for"),
     ],
 )
 def test_a_wrong_declaration_is_refused_by_name(tmp_path, name, change, given, says):

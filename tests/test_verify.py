@@ -23,7 +23,13 @@ def test_the_cheapest_record_is_trained_again_by_its_own_command(project, monkey
     verdict = verify.verify("noisy_cifar", data="elsewhere", epochs=3)
     assert verdict.agrees and verdict.recorded == verdict.measured == 0.66
     assert asked.pop("runs") not in ("", "_build/runs")
-    assert asked == {"name": "noisy_cifar/vgg", "data": "elsewhere", "seed": 0, "epochs": 3}
+    assert asked == {
+        "name": "noisy_cifar/vgg",
+        "data": "elsewhere",
+        "profile": "full",
+        "seed": 0,
+        "epochs": 3,
+    }
 
 
 def test_a_stage_is_compared_with_the_same_stage_made_again(project, monkeypatch):  # noqa: F811
@@ -46,6 +52,10 @@ def test_what_trains_nothing_is_verified_only_where_nothing_else_is(project, mon
     monkeypatch.setattr(verify, "_again", lambda record, _: Run(record["name"], "", None, record))
     assert verify.verify("noisy_cifar").name == run.name
     assert verify.verify("noisy_cifar", name="histogram*").name == idle.name
+    slip = add(project, "cifar100/mlp_cutmix_as_run", 0.01)
+    assert verify.verify("cifar100").name == slip.name
+    write(project / "results" / f"{slip.name}-seed0.json", {**slip.record, "seconds": 0.1})
+    assert add(project, "cifar100/mlp", 0.21).name == verify.verify("cifar100").name
 
 
 def test_first_epochs_are_verified_only_where_a_shorter_training_begins_with_them(project, monkeypatch):  # noqa: F811

@@ -23,9 +23,7 @@ def verify(chapter: str, *, name: str = "*", data: str = "", epochs: int | None 
             f"there is no record of {chapter}/{name} that can be run again.",
             expected="a record in results/ that holds its command",
         )
-    found = [
-        run for run in found if run.epochs
-    ] or found  # where nothing is trained, there is little to verify
+    found = _telling(found)
     if epochs is not None:
         found = [run for run in found if _starts_alike(run)]
     if not found:
@@ -42,12 +40,18 @@ def verify(chapter: str, *, name: str = "*", data: str = "", epochs: int | None 
         return runs.verify(chosen.record, lambda record: _again(record, given), seeds=others)
 
 
+def _telling(found: list[Run]) -> list[Run]:
+    """The runs that learnt something, where there are any: none untrained, none with a report's slips."""
+    trained = [run for run in found if run.epochs]
+    return [run for run in trained if not run.name.endswith("_as_run")] or trained or found
+
+
 def _starts_alike(run: Run) -> bool:
     """Whether the first epochs of a run are the same when it is told to train for these alone.
 
     The stages before it, which its command trains too, would be cut as well.
     """
-    goes_on = run.name.partition("-")[0].removesuffix("_as_run").endswith(tuple(BEFORE))
+    goes_on = run.name.partition("-")[0].removesuffix("_as_run").endswith((*BEFORE, "_confident"))
     return not goes_on and run.record["recipe"]["schedule"] in ("constant", "plateau")
 
 

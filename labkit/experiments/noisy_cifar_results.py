@@ -340,7 +340,7 @@ def both_ways(settings: Settings) -> dict[str, Run]:
         for way, split in ways.items()
         for name, run in recorded(MODEL2, split).items()
     }
-    first = {before(name): run for name in MODEL2 for run in recorded([before(name)], "report000").values()}
+    first = recorded(map(before, recorded(MODEL2, "report000")), "report000")
     runs |= {
         f"{name}, before the leak, on record": run for name, run in first.items() if "unseen" in run.metrics
     }

@@ -234,7 +234,7 @@ def _grown(leaky: Run, first: Run | None) -> str:
     if first is None or "unseen" not in first.metrics:
         return f"{said}; what its Model I did there is not on record."
     grown, chance = 100 * (_ahead(leaky) - _ahead(first)), 100 * luck(leaky, first)
-    says = "more than" if grown > chance else "within"
+    says = "more than" if abs(grown) > chance else "within"
     end = ": that is what the answers were worth that it had seen" if grown > chance else ""
     return (
         f"{said}; Model I, before the leak, had {_gap(first)}. The two gaps differ by {grown:+.1f} points, "

@@ -8,7 +8,7 @@ from statistics import stdev
 from typing import Any
 
 from labkit.errors import RunError
-from labkit.runs.record import Run, plain, read, write
+from labkit.runs.record import Run, load, plain, write
 from labkit.runs.schema import validate
 
 
@@ -32,7 +32,7 @@ def publish(run: Run, results: str | Path = "results", *, variant: str | None = 
     chapter, name = run.name.split("/")
     ending = f"-{variant}" if variant else ""
     file = Path(results) / chapter / f"{name}-seed{run.seed}{ending}.json"
-    if file.exists() and _given(earlier := read(file)) != _given(record):
+    if file.exists() and _given(earlier := load(file).record) != _given(record):
         raise RunError(
             f"{file.name} is of a run that was given {_given(earlier)}; this one was given {_given(record)}.",
             expected="a name of its own",
@@ -113,9 +113,14 @@ def verify(
 
 
 def _but_seed(record: Mapping[str, Any]) -> tuple:
-    """What two records share that differ in their seed alone."""
-    recipe = {name: value for name, value in record["recipe"].items() if name != "seed"}
-    return record["name"], record["model"].get("options"), recipe
+    """What two records share that differ in their seed alone; an older one lacks fields that say nothing."""
+    return record["name"], _seedless(record["model"].get("options")), _seedless(record["recipe"])
+
+
+def _seedless(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    return {name: _seedless(item) for name, item in value.items() if name != "seed" and item is not None}
 
 
 def _shared_part(record: Mapping[str, Any], again: Run) -> str | None:

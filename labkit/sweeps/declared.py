@@ -64,6 +64,14 @@ def read(name: str, given: Mapping[str, Any], file: Path = Path("workflow.yaml")
     entry = _entry(name, found[name])
     runs, grid = _runs(name, entry["run"]), _grid(name, entry["grid"])
     fixed = {**declared["parameters"], **(entry.get("parameters") or {}), **given}
+    chosen = {run.partition("/")[0] for run in runs}
+    if strays := [
+        parameter for parameter in given if "." in parameter and parameter.partition(".")[0] not in chosen
+    ]:
+        raise ParameterError(
+            f"the sweep {name!r} runs nothing of the chapter that {strays[0]!r} is for.",
+            expected=f"parameters of {', '.join(sorted(chosen))}",
+        )
     both = {parameter.rpartition(".")[2] for parameter in given} & set(grid)
     if both:
         raise ParameterError(

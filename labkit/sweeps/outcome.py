@@ -93,8 +93,11 @@ def write(sweep: Sweep) -> None:
 
 def _count(sweep: Sweep) -> str:
     failed = sum(failure(sweep, cell) is not None for cell in sweep.cells)
+    first = sweep.cells[0].parameters
     common = {
-        name: value for name, value in sweep.cells[0].parameters.items() if name not in sweep.cells[0].varied
+        name: value
+        for name, value in first.items()
+        if all(cell.parameters.get(name) == value and name not in cell.varied for cell in sweep.cells)
     }
     given = ", ".join(f"{name} {value}" for name, value in common.items() if name not in ("data", "runs"))
     return f"{len(sweep.cells)} cells, {failed} failed; in all of them {given}.\n"
