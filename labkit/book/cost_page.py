@@ -72,8 +72,8 @@ def _check(machine: str, families: Mapping[str, str]) -> str:
     ]
     near, blind = (costs.within(found[column] / found["measured"]) for column in ("estimated", "foretold"))
     says = (
-        f"Of {len(found)} experiments on record on {machine}, {near} lie within ±{costs.TOLERANCE:.0%} of the "
-        f"estimate, and {blind} within that of what the others alone foretell."
+        f"Of {len(found)} experiments on record on {machine}, {near} lie within ±{costs.TOLERANCE:.0%} of "
+        f"the estimate, and {blind} within that of what the others alone foretell."
     )
     table = markdown.table(header, lines, classes="sortable")
     return f"{says}\n\n" + markdown.dropdown(f"Time for one image on {machine}, record by record", table)
