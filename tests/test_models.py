@@ -388,8 +388,12 @@ def test_the_table_of_cards_has_a_row_for_each_name():
 
 
 def test_an_overview_says_what_networks_are_and_how_large():
-    table = models.overview(["mlp", "vgg"])
-    assert table.index.tolist() == ["mlp", "vgg"]
+    table = models.overview(["cnn2", "vgg"])
+    assert table.index.tolist() == ["cnn2", "vgg"]
+    assert (
+        table.loc["cnn2", "what it is"]
+        == "The net of cnn1 with batch normalization of the flattened features."
+    )
     assert table.loc["vgg"].tolist() == [models.card("vgg").sentence, "814,122", "39.2"]
 
 

@@ -209,7 +209,7 @@ def judged(table: pd.DataFrame, here: Transition, source: str) -> str:
 def leaked() -> str:
     """What the leak is worth on the course's data, in words, and which records are missing."""
     lines = [said for name in MODEL2 if (said := _leaked(name))]
-    return " ".join([*lines, missing(MODEL2, "report000")])
+    return "\n\n".join([*lines, missing(MODEL2, "report000")])
 
 
 def _leaked(name: str) -> str:

@@ -150,7 +150,7 @@ def overview(names: Iterable[str]) -> pd.DataFrame:
     rows = [
         {
             "network": name,
-            "what it is": card(name).sentence,
+            "what it is": card(name).sentence.replace("`", ""),
             "parameters": f"{card(name).counts.total:,}",
             "million MACs": f"{card(name).forms[0].millions:,.1f}",
         }
