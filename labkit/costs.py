@@ -123,9 +123,9 @@ def fitted(measured: Sequence[Sample], machine: str) -> Speed | None:
 
 
 def checked(machine: str, families: Mapping[str, str], runs: Iterable[Run] | None = None) -> pd.DataFrame:
-    """Every record's seconds an image, as estimated from all records, and as the others alone foretell."""
+    """Seconds an image of every experiment on record, as all foretell it, and as the others alone do."""
     measured = samples(machine, families, runs)
-    rows = []
+    usual, rows = fitted(measured, machine), []
     for place, sample in enumerate(measured):
         others = fitted([*measured[:place], *measured[place + 1 :]], machine)
         rows.append(
@@ -133,7 +133,7 @@ def checked(machine: str, families: Mapping[str, str], runs: Iterable[Run] | Non
                 "run": sample.name,
                 "family": sample.family,
                 "measured": sample.seconds,
-                "estimated": fitted(measured, machine).seconds(sample.macs, sample.family),
+                "estimated": usual.seconds(sample.macs, sample.family),
                 "foretold": others.seconds(sample.macs, sample.family) if others else np.nan,
             }
         )
