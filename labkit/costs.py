@@ -15,17 +15,44 @@ import numpy as np
 import pandas as pd
 from sklearn.linear_model import LinearRegression
 
-from labkit import scoreboard
 from labkit.runs import Run
-from labkit.scoreboard import PASSES, THROUGHPUT, Work
 
 CORES, GPU = "2 cores", "one H200"
 MACHINES = (CORES, GPU)
 WIDE = "AVX-512"  # what the two cores compute with, those of records that do not say included
 NARROW = "2 cores without AVX-512"  # known by a few records, and by how much slower they are
 TOLERANCE = 0.3
+PASSES = 3  # a training step costs about three forward passes
+THROUGHPUT = 85e9  # multiply-adds a second in training, measured on two cores with plain convolutions
 # Multiply-adds a second, for where none were measured: NVIDIA's data sheet has them for dense bfloat16.
 AT_BEST = {GPU: 989e12 / 2}
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a model computes on one image, and the family whose speed it has."""
+
+    macs: int
+    family: str = ""
+
+
+Sizes = Mapping[str, Size]  # by model
+
+
+@dataclass(frozen=True)
+class Work:
+    """What training one experiment computes."""
+
+    name: str
+    model: str
+    family: str
+    macs: float  # of training on one image
+    images: float  # over all epochs
+
+    @property
+    def total(self) -> float:
+        """All multiply-adds."""
+        return self.macs * self.images
 
 
 @dataclass(frozen=True)
@@ -51,16 +78,15 @@ class Speed:
         return (self.start + self.a_mac * macs) * self.factors.get(family, 1.0)
 
 
-def samples(machine: str, families: Mapping[str, str], runs: Iterable[Run] | None = None) -> list[Sample]:
+def samples(machine: str, sizes: Sizes, runs: Sequence[Run]) -> list[Sample]:
     """What a machine's records in thirty-two bits measured, of models whose multiply-adds are known.
 
     Of several records of one name the fastest counts: the machine may have had other work beside the others.
     """
-    found = scoreboard.recorded() if runs is None else runs
     fastest: dict[str, Sample] = {}
-    for run in found:
-        if run.epochs and _macs(run) and _machine(run) == machine and not scoreboard.in_fewer_bits(run):
-            family = families.get(run.record["model"]["name"], "")
+    for run in runs:
+        if run.epochs and _macs(run) and _machine(run) == machine and not run.in_fewer_bits:
+            family = sizes.get(run.record["model"]["name"], Size(0)).family
             sample = Sample(run.name, family, _macs(run), _seconds(run))
             fastest[run.name] = min(fastest.get(run.name, sample), sample, key=attrgetter("seconds"))
     return list(fastest.values())
@@ -89,10 +115,9 @@ def _machine(run: Run) -> str | None:
     return CORES if hardware.get("vectors", WIDE) == WIDE else NARROW
 
 
-def narrow(families: Mapping[str, str]) -> pd.Series:
+def narrow(sizes: Sizes, runs: Sequence[Run]) -> pd.Series:
     """How many times the estimate for two cores the records took that were made without wide vectors."""
-    usual = speed(CORES, families)
-    found = samples(NARROW, families)
+    usual, found = speed(CORES, sizes, runs), samples(NARROW, sizes, runs)
     return pd.Series(
         [sample.seconds / usual.seconds(sample.macs, sample.family) for sample in found],
         index=[sample.name for sample in found],
@@ -100,9 +125,9 @@ def narrow(families: Mapping[str, str]) -> pd.Series:
     )
 
 
-def speed(machine: str, families: Mapping[str, str]) -> Speed | None:
-    """How fast a machine trains by the committed records; None where there are none."""
-    return fitted(samples(machine, families), machine)
+def speed(machine: str, sizes: Sizes, runs: Sequence[Run]) -> Speed | None:
+    """How fast a machine trains by records; None where it has none."""
+    return fitted(samples(machine, sizes, runs), machine)
 
 
 def fitted(measured: Sequence[Sample], machine: str) -> Speed | None:
@@ -122,9 +147,9 @@ def fitted(measured: Sequence[Sample], machine: str) -> Speed | None:
     return Speed(float(start), float(a_mac), {family: median(values) for family, values in ratios.items()})
 
 
-def checked(machine: str, families: Mapping[str, str], runs: Iterable[Run] | None = None) -> pd.DataFrame:
+def checked(machine: str, sizes: Sizes, runs: Sequence[Run]) -> pd.DataFrame:
     """Seconds an image of every experiment on record, as all foretell it, and as the others alone do."""
-    measured = samples(machine, families, runs)
+    measured = samples(machine, sizes, runs)
     usual, rows = fitted(measured, machine), []
     for place, sample in enumerate(measured):
         others = fitted([*measured[:place], *measured[place + 1 :]], machine)
@@ -153,17 +178,27 @@ def side_by_side(times: Iterable[float], machines: int) -> float:
     return max(busy)
 
 
-def hours(works: Iterable[Work], machines: int, speed: Speed | None, families: Mapping[str, str]) -> float:
+def seconds(works: Iterable[Work], machines: int, speed: Speed | None) -> float:
     """How long several machines of one speed take for experiments; not a number where it was not measured."""
     if speed is None:
         return nan
-    times = [speed.seconds(work.macs, families.get(work.model, "")) * work.images for work in works]
-    return side_by_side(times, machines) / 3600
+    return side_by_side((speed.seconds(work.macs, work.family) * work.images for work in works), machines)
+
+
+def spoken(seconds: float) -> str:
+    """A time as people say it, roughly."""
+    if seconds < 90:
+        return f"about {seconds:.0f} s" if seconds >= 1 else "less than a second"
+    if seconds < 90 * 60:
+        return f"about {seconds / 60:.0f} min"
+    hours = seconds / 3600
+    return f"about {hours:.0f} h" if hours < 100 else f"about {hours / 24:.0f} days"
 
 
 @cache
-def model_families() -> Mapping[str, str]:
-    """The family of every model; Keras is loaded for it."""
+def sizes() -> Sizes:
+    """The size of every model; Keras is loaded for it."""
     from labkit import models
 
-    return {name: models.card(name).builder.__module__.rpartition(".")[2] for name in models.names()}
+    cards = map(models.card, models.names())
+    return {card.name: Size(card.macs, card.family) for card in cards}

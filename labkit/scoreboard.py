@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from labkit import runs
+from labkit import costs, runs
 from labkit.chapters import CHAPTERS
+from labkit.costs import CORES, PASSES, Sizes, Work
 from labkit.data import HEADS
 from labkit.data.names import ANIMALS
 from labkit.errors import DataError, nearest
@@ -43,8 +44,6 @@ BEYOND = {  # what is in no report and named after no model: its model and its r
 TRAINED_ON = {"noisy_cifar": 45_000, "animals": 11_453, "dual_cifar": 44_992, "cifar100": 40_000}
 CLEANED = 8_100  # images that train report 000's label cleaner
 PRETRAINED = ("resnet50v2", "mobilenetv2", "xception", "inception_transfer", "efficientnetv2b0")
-THROUGHPUT = 85e9  # multiply-adds a second in training, measured on two cores with plain convolutions
-PASSES = 3  # a training step costs about three forward passes
 LESS = ("epochs", "n", "pairs_per_epoch", "profile")  # options that cut a recipe short, but a full profile
 NEARLY = 0.95  # of the most that a run was given is as much: a filter leaves other images with every seed
 LUCK = 0.01  # between seeds, at least, where it was not measured: the reports' own reruns differ by that much
@@ -128,21 +127,6 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Work:
-    """What training one experiment computes."""
-
-    name: str
-    model: str
-    macs: int  # multiply-adds of training on one image
-    images: float  # over all epochs
-
-    @property
-    def total(self) -> float:
-        """All multiply-adds."""
-        return self.macs * self.images
-
-
-@dataclass(frozen=True)
 class Row:
     """One experiment of a report beside our runs of it: as its code ran, and as its text meant it."""
 
@@ -187,7 +171,7 @@ class Row:
     @property
     def bits(self) -> str:
         """What is to be said of the runs that are judged, where they computed in fewer bits."""
-        return " computing in bfloat16" if self.judged.runs and in_fewer_bits(self.judged.runs[0]) else ""
+        return " computing in bfloat16" if self.judged.runs and self.judged.runs[0].in_fewer_bits else ""
 
     @property
     def verdict(self) -> str:
@@ -241,7 +225,7 @@ def recorded(name: str = "*") -> list[Run]:
         most[run.name] = max(most.get(run.name, 0), NEARLY * _given(run))
 
     def order(run: Run) -> tuple:
-        return (run.name, -min(_given(run), most[run.name]), in_fewer_bits(run), run.seed)
+        return (run.name, -min(_given(run), most[run.name]), run.in_fewer_bits, run.seed)
 
     return sorted(real, key=order)
 
@@ -267,7 +251,7 @@ def longest(found: Iterable[Run]) -> list[Run]:
     found = list(found)
     most = max(map(_given, found), default=0)
     alike = [run for run in found if _given(run) >= NEARLY * most]
-    return [run for run in alike if not in_fewer_bits(run)] or alike
+    return [run for run in alike if not run.in_fewer_bits] or alike
 
 
 def _given(run: Run) -> int:
@@ -281,11 +265,6 @@ def cut_short(run: Run) -> str:
     given = {name.removeprefix("--").replace("-", "_"): value for name, value in pairwise(words)}
     less = {name: value for name, value in ({"profile": "smoke"} | given).items() if name in LESS}
     return " ".join(f"`--{name} {value}`" for name, value in less.items() if words and value != "full")
-
-
-def in_fewer_bits(run: Run) -> bool:
-    """Whether training computed in bfloat16, which is faster and which no report did."""
-    return run.record["recipe"]["precision"] != "float32"
 
 
 def rows(chapter: str) -> list[Row]:
@@ -351,7 +330,7 @@ def compare(chapter: str, these: Iterable[Run] = ()) -> "Styler":
     made: dict[str, list[Run]] = {}
     for run in these:
         made.setdefault(run.name, []).append(run)
-    entries, macs = [], _model_macs()
+    entries, sizes = [], costs.sizes()
     for row in rows(chapter):
         names = (*_names(row.name, AS_MEANT), *_names_as_run(row.name))
         here = [run for name in names for run in made.get(name, ())]
@@ -362,7 +341,7 @@ def compare(chapter: str, these: Iterable[Run] = ()) -> "Styler":
                 "recorded": str(row.as_meant) or "not yet",
                 "as run": str(row.as_run),
                 "this execution": _here(row.metric, here),
-                "verdict": _with_cost(row, macs),
+                "verdict": _with_cost(row, sizes),
             }
         )
     style = pd.DataFrame(entries).style.hide(axis="index")  # a plain table would cut long texts
@@ -374,19 +353,19 @@ def compare(chapter: str, these: Iterable[Run] = ()) -> "Styler":
     return style.set_uuid(chapter).set_table_styles(look)
 
 
-def _with_cost(row: Row, macs: Mapping[str, int]) -> str:
+def _with_cost(row: Row, sizes: Sizes) -> str:
     """A verdict, and where nothing was run what that would take."""
-    needs = outstanding(row, macs)
+    needs = outstanding(row, sizes)
     if not needs:
         return row.verdict
     return f"not run yet: {needs}" if row.verdict == "not run yet" else f"{row.verdict}; {needs}"
 
 
-def outstanding(row: Row, macs: Mapping[str, int]) -> str:
+def outstanding(row: Row, sizes: Sizes) -> str:
     """What an experiment that was not run yet needs; empty where a run is on record."""
     if row.judged.values:
         return ""
-    needs = f"needs {cost(row.name, macs)}"
+    needs = f"needs {cost(row.name, sizes)}"
     return needs if row.verdict == "not run yet" else f"our run {needs}"
 
 
@@ -409,32 +388,37 @@ def figure(run: Run, metric: str) -> float | None:
     return run.metrics.get(part, {}).get(what)
 
 
-def cost(name: str, macs: Mapping[str, int] | None = None) -> str:
-    """What the last stage of an experiment would take by its recipe.
+def cost(name: str, sizes: Sizes | None = None) -> str:
+    """What the last stage of an experiment would take by its recipe, as the committed records foretell it.
 
-    `macs` are the multiply-adds of every model; without them the models are asked, for which Keras is loaded.
+    `sizes` are those of all models; without them the models are asked, for which Keras is loaded.
     """
-    needed = work(name, macs or _model_macs())
+    sizes = sizes or costs.sizes()
+    needed = work(name, sizes)
     if needed is None:
         return "less than a minute on two cores"
     weights = " and ImageNet weights" if needed.model in PRETRAINED else ""
-    return f"{spoken_hours(needed.total / THROUGHPUT / 3600)} on two cores{weights}"
+    return f"{costs.spoken(on_two_cores([needed], sizes))} on two cores{weights}"
 
 
-def work(
-    name: str, macs: Mapping[str, int], *, images: int | None = None, epochs: int | None = None
-) -> Work | None:
+def on_two_cores(works: Iterable[Work], sizes: Sizes | None = None) -> float:
+    """The seconds that two cores take for experiments, one after another."""
+    return costs.seconds(works, 1, costs.speed(CORES, sizes or costs.sizes(), recorded()))
+
+
+def work(name: str, sizes: Sizes, *, images: int | None = None, epochs: int | None = None) -> Work | None:
     """What an experiment's last stage computes by its recipe, or otherwise as told; None without a model."""
     chapter, _, experiment = name.partition("/")
-    named_after = max((known for known in macs if experiment.startswith(known)), key=len, default=None)
+    named_after = max((known for known in sizes if experiment.startswith(known)), key=len, default=None)
     model, recipe = BEYOND.get(name, (named_after, None))
-    if model not in macs:
+    if model not in sizes:
         return None
     usual = CLEANED if experiment.endswith("_cleaner") else TRAINED_ON[chapter]
     return Work(
         name,
         model,
-        macs[model] * (1 if experiment.endswith("_transfer") else PASSES),
+        sizes[model].family,
+        sizes[model].macs * (1 if experiment.endswith("_transfer") else PASSES),
         (images or usual) * (epochs or (RECIPES[recipe].epochs if recipe else _reported_epochs(name))),
     )
 
@@ -445,12 +429,6 @@ def _reported_epochs(name: str) -> float:
     figures = published(chapter)
     reported = figures[figures["metric"] == "epochs"].set_index("experiment")["value"]
     return reported.get(experiment, reported.max())
-
-
-def _model_macs() -> dict[str, int]:
-    from labkit import models
-
-    return {name: models.card(name).macs for name in models.names()}
 
 
 def project() -> Path:
@@ -506,12 +484,3 @@ def _other_data(run: Run) -> bool:
 def _here(metric: str, made: list[Run]) -> str:
     values = [f"{value:.4f}" for run in made if (value := figure(run, metric)) is not None]
     return ", ".join(values)
-
-
-def spoken_hours(hours: float) -> str:
-    """A time as people say it, roughly."""
-    if hours < 1 / 60:
-        return "less than a minute"
-    if hours < 1:
-        return f"about {hours * 60:.0f} min"
-    return f"about {hours:.0f} h" if hours < 100 else f"about {hours / 24:.0f} days"

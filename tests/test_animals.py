@@ -14,7 +14,7 @@ import papermill
 import pytest
 from PIL import Image
 
-from labkit import chapters, experiments, models, scoreboard, training
+from labkit import chapters, costs, experiments, models, scoreboard, training
 from labkit.data.names import ANIMALS
 from labkit.errors import DataError, ModelError
 from labkit.experiments import animals as lab
@@ -58,7 +58,7 @@ def run_of(name: str, test: float, *, seed: int = 0, classes=STAND_IN, kept: boo
         "seconds": 3600.0,
         "recipe": {"restore_best": not name.endswith("_as_run"), "epochs": 4, "precision": "float32"},
         "hardware": {"cores": 2, "gpu": None},
-        "model": {"parameters": {"total": 1000}},
+        "model": {"name": name, "macs": None, "parameters": {"total": 1000}},
         "data": {"train": {"source": "folder insects", "n": 2_000}, "valid": {"n": 300}},
         "metrics": {"test": {**part, "source": "folder insects"}},
     }
@@ -484,9 +484,9 @@ def test_the_summary_names_a_best_network_only_of_several(records):
 
 def test_what_the_reader_pays_is_recorded_or_counted(records):
     page = results.for_the_reader().data.set_index("way")
-    assert page.loc["mobilenetv2, frozen", "features, once"] == "about 2 s, counted"
-    assert page.loc["mobilenetv2, frozen", "each training"] == "about 22 s, counted"  # of 20 million weights
-    assert "counted" in page.loc["mid from scratch", "each training"]
+    assert page.loc["mobilenetv2, frozen", "features, once"] == "about 2 s, foretold"
+    assert page.loc["mobilenetv2, frozen", "each training"] == "about 22 s, foretold"  # of 20 million weights
+    assert "foretold" in page.loc["mid from scratch", "each training"]
     records += [run_of("mid", 0.5), run_of("mid", 0.5, seed=1, hardware={"cores": 16, "gpu": "H200"})]
     records[-1].record["history"]["seconds"] = [1.0] * 4
     row = results.for_the_reader(1_000).data.set_index("way").loc["mid from scratch"]
@@ -498,12 +498,12 @@ def test_costs_and_records_are_counted_alike(records):
     records += three_seeds("simple", 0.5) + three_seeds("simple_as_run", 0.5)
     assert "Runs on record: 2," in words.records_note().data
     assert "Recorded runs so far: 2, 1.3 h in all" in words.to_expect().data
-    both, once = (words._work(profile, ["custom_resnet"]) for profile in ("quick", "smoke"))
-    macs = 1e6 * (474.18 + 332.56) * scoreboard.PASSES * 1_000 / scoreboard.THROUGHPUT
-    assert (both, once) == (results.spoken(4 * macs), results.spoken(macs))
-    assert words._work("quick", ["inception"]) == results.spoken(
-        4 * 1e6 * 7_546.61 * scoreboard.PASSES * 1_000 / scoreboard.THROUGHPUT
-    )
+    both, once = (words._training(profile, ["custom_resnet"]) for profile in ("quick", "smoke"))
+    speed = costs.speed(costs.CORES, costs.sizes(), scoreboard.recorded())
+    epoch = 1_000 * sum(speed.seconds(1e6 * macs * costs.PASSES, "residual") for macs in (474.18, 332.56))
+    assert (both, once) == (costs.spoken(4 * epoch), costs.spoken(epoch))
+    inception = 4_000 * speed.seconds(1e6 * 7_546.61 * costs.PASSES, "inception")
+    assert words._training("quick", ["inception"]) == costs.spoken(inception)
 
 
 def test_what_slips_cost_is_told_from_luck(records):

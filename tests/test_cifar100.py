@@ -11,9 +11,9 @@ import pytest
 from labkit import (
     augment,
     chapters,
+    costs,
     evaluation,
     experiments,
-    models,
     recipes,
     runs,
     scoreboard,
@@ -77,7 +77,7 @@ def run_of(
         "history": history,
         "best_epoch": 2,
         "seconds": 10.0,
-        "model": {"name": model, "options": options or {}, "parameters": {"total": 1000}},
+        "model": {"name": model, "options": options or {}, "macs": None, "parameters": {"total": 1000}},
         "recipe": {"epochs": 50, "lr": 0.02, "precision": "float32"},
         "data": {"train": {"source": source, "n": 40_000}},
         "metrics": {"valid": part} | {key: {**part, "accuracy": value} for key, value in metrics.items()},
@@ -390,7 +390,7 @@ def test_the_best_is_chosen_by_validation_alone():
 def test_without_records_the_page_says_so(records):
     assert "No run of it on real data" in says.to_expect().data
     assert "no record of a cell" in results.or_nothing(results.recorded_grid(), "a cell of the grid").data
-    assert "not recorded yet" in says.verdict({}) and "with it about 1 h, if" in says.verdict({})
+    assert "not recorded yet" in says.verdict({}) and "with it about 84 min, if" in says.verdict({})
 
 
 def test_figures_are_drawn_of_records_where_this_execution_had_no_real_images(records):
@@ -408,8 +408,8 @@ def test_figures_are_drawn_of_records_where_this_execution_had_no_real_images(re
 
 def test_what_to_expect_counts_the_search(records):
     said = says.to_expect().data
-    trial = 3 * models.card("custom_vgg16").macs * 40_000 / scoreboard.THROUGHPUT / 3600  # hours an epoch
-    assert f"about {10 * trial * (60 + 50):.0f} h at most" in said
+    trial = scoreboard.work("cifar100/custom_vgg16", costs.sizes(), epochs=1)  # of one epoch
+    assert f"{costs.spoken(10 * (60 + 50) * scoreboard.on_two_cores([trial]))} at most" in said
 
 
 def test_how_even_the_classes_are_is_counted(settings):

@@ -82,7 +82,7 @@ def test_figures_in_bfloat16_are_held_against_each_other_alone():
     texts = {"finding": "{bfloat16[custom_vgg]}, {bfloat16[mlp]}.", "open": "Not yet."}
     assert cover.sentence("cifar100", texts) == "Not yet."  # mlp has none
     said = cover.sentence("cifar100", {"finding": "{bfloat16[custom_vgg]}", "open": ""})
-    narrow = [run for run in scoreboard.recorded("cifar100/custom_vgg") if scoreboard.in_fewer_bits(run)]
+    narrow = [run for run in scoreboard.recorded("cifar100/custom_vgg") if run.in_fewer_bits]
     assert said == f"{100 * mean(run.metrics['valid']['accuracy'] for run in narrow):.1f} %"
 
 

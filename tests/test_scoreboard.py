@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from test_runs import DIGEST, record
 
-from labkit import chapters, models, scoreboard
+from labkit import chapters, costs, models, scoreboard
 from labkit.book import score_page
 from labkit.errors import DataError
 from labkit.runs import load
@@ -212,17 +212,17 @@ def test_the_comparison_labels_three_origins(project):
 
 def test_what_was_not_run_says_what_it_needs(project):
     add(project, "cifar100/mlp", 0.21, part="valid")
-    macs = {name: models.card(name).macs for name in models.names()}
+    sizes = costs.sizes()
     rows = {row.experiment: row for row in scoreboard.rows("cifar100")}
-    assert scoreboard.outstanding(rows["mlp"], macs) == ""
-    needs = f"needs {scoreboard.cost('cifar100/custom_vgg', macs)}"
-    assert scoreboard.outstanding(rows["custom_vgg"], macs) == needs and "on two cores" in needs
+    assert scoreboard.outstanding(rows["mlp"], sizes) == ""
+    needs = f"needs {scoreboard.cost('cifar100/custom_vgg', sizes)}"
+    assert scoreboard.outstanding(rows["custom_vgg"], sizes) == needs and "on two cores" in needs
     verdicts = scoreboard.compare("cifar100").data.set_index("experiment")["verdict"]
     assert verdicts["mlp (valid accuracy)"] == "reproduced"
     assert verdicts["custom_vgg (valid accuracy)"] == f"not run yet: {needs}"
     invalid = verdicts["custom_vgg_cutmix (valid accuracy)"]
     assert invalid.startswith("report invalid") and "; our run needs about" in invalid
-    page = score_page.full(macs)
+    page = score_page.full(sizes)
     line = {name: next(text for text in page.splitlines() if f"| `{name}` |" in text) for name in rows}
     assert f"{{.verdict .verdict-open}}: {needs} |" in line["custom_vgg"]
     assert "; our run needs about" in line["custom_vgg_cutmix"] and "needs" not in line["mlp"]
@@ -242,13 +242,22 @@ def test_figures_are_found_under_the_names_of_the_published_table(project):
     )
 
 
-def test_costs_follow_from_multiply_adds():
-    macs = {"cct": 233_720_000, "vgg": 39_160_000, "lacnn": 26_355_100_000, "resnet50v2": 902_250_000}
-    assert scoreboard.cost("noisy_cifar/cct", macs) == "about 7 h on two cores"
-    assert scoreboard.cost("noisy_cifar/vgg_cleaner", macs) == "about 14 min on two cores"
-    assert "days" in scoreboard.cost("dual_cifar/lacnn", macs)
-    assert scoreboard.cost("animals/resnet50v2_transfer", macs).endswith("and ImageNet weights")
-    assert "minute" in scoreboard.cost("noisy_cifar/histogram_baseline", macs)
+def test_costs_follow_from_multiply_adds(project):
+    """Without a record two cores do 85 billion a second."""
+    assert scoreboard.cost("noisy_cifar/cct") == "about 7 h on two cores"
+    assert scoreboard.cost("noisy_cifar/vgg_cleaner") == "about 14 min on two cores"
+    assert "days" in scoreboard.cost("dual_cifar/lacnn")
+    assert scoreboard.cost("animals/resnet50v2_transfer").endswith("and ImageNet weights")
+    assert scoreboard.cost("noisy_cifar/histogram_baseline") == "less than a second on two cores"
+
+
+def test_what_is_to_be_run_costs_what_the_records_foretell():
+    speed = costs.speed(costs.CORES, costs.sizes(), scoreboard.recorded())
+    work = scoreboard.work("dual_cifar/lacnn", costs.sizes())
+    assert scoreboard.on_two_cores([work, work]) == pytest.approx(
+        2 * work.images * speed.seconds(work.macs, "allconv")
+    )
+    assert scoreboard.cost("dual_cifar/lacnn").startswith(costs.spoken(costs.seconds([work], 1, speed)))
 
 
 def test_the_pretrained_models_are_those_that_take_weights():

@@ -16,7 +16,7 @@ import psutil
 import pytest
 import yaml
 
-from labkit import chapters, costs, experiments, models, scoreboard
+from labkit import chapters, costs, experiments, scoreboard
 from labkit.book import execute
 from labkit.errors import ParameterError
 from labkit.runs.record import RECORD, read
@@ -195,8 +195,7 @@ def test_a_larger_model_asks_for_more_of_everything():
     ],
 )
 def test_an_experiment_asks_for_the_time_of_all_that_it_trains(run, stages):
-    macs = {name: models.card(name).macs for name in models.names()}
-    works = [scoreboard.work(f"noisy_cifar/{stage}", macs) for stage in stages]
+    works = [scoreboard.work(f"noisy_cifar/{stage}", costs.sizes()) for stage in stages]
     minutes = needs.MARGIN * needs._minutes(works, costs.CORES)
     assert of(f"noisy_cifar/{run}", folds=4)["minutes"] == pytest.approx(needs.START_MINUTES + minutes, abs=1)
 
@@ -208,8 +207,7 @@ def test_a_chapter_trains_once_what_its_experiments_share():
 
 
 def test_every_experiment_has_work_by_its_name_or_is_known_to_train_many_models():
-    macs = {name: models.card(name).macs for name in models.names()}
-    unknown = [name for name in experiments.names() if scoreboard.work(name, macs) is None]
+    unknown = [name for name in experiments.names() if scoreboard.work(name, costs.sizes()) is None]
     assert unknown == [f"cifar100/{name}" for name in needs.SEARCHES]
 
 

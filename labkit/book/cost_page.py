@@ -1,38 +1,35 @@
 """What every chapter costs: on two cores, on a GPU, on eight of either, and how good the estimate is."""
 
-from collections.abc import Mapping
-
 from labkit import chapters, costs, scoreboard
 from labkit.book import markdown
-from labkit.book.gallery import Gallery
-from labkit.costs import Speed
-from labkit.scoreboard import Work
+from labkit.costs import Sizes, Speed, Work
+from labkit.runs import Run
 
 EIGHT = 8
 
 
-def full(gallery: Gallery) -> str:
+def full(sizes: Sizes) -> str:
     """The cost of the reports' experiments by chapter, then every record beside its estimate."""
-    families = {card["name"]: card["family"] for card in gallery.cards}
+    runs = scoreboard.recorded()
     return "\n".join(
         [
-            _chapters(gallery.macs, families),
-            *(_check(name, families) for name in costs.MACHINES),
-            _without_wide_vectors(families),
+            _chapters(sizes, runs),
+            *(_check(name, sizes, runs) for name in costs.MACHINES),
+            _without_wide_vectors(sizes, runs),
         ]
     )
 
 
-def _chapters(macs: Mapping[str, int], families: Mapping[str, str]) -> str:
-    speeds = {name: costs.speed(name, families) for name in costs.MACHINES}
+def _chapters(sizes: Sizes, runs: list[Run]) -> str:
+    speeds = {name: costs.speed(name, sizes, runs) for name in costs.MACHINES}
     machines = [(name, count) for name in costs.MACHINES for count in (1, EIGHT)]
     header = ("chapter", "experiments", "trillion multiply-adds", *(_machine(*each) for each in machines))
     lines = []
     for chapter, about in chapters.CHAPTERS.items():
-        found = (scoreboard.work(row.name, macs) for row in scoreboard.rows(chapter))
+        found = (scoreboard.work(row.name, sizes) for row in scoreboard.rows(chapter))
         works = [work for work in found if work is not None]
         total = sum(work.total for work in works) / 1e12
-        times = [_time(works, name, count, speeds[name], families) for name, count in machines]
+        times = [_time(works, name, count, speeds[name]) for name, count in machines]
         lines.append((f"[{about.title}](../notebooks/{chapter}.ipynb)", len(works), f"{total:,.0f}", *times))
     return markdown.table(header, lines)
 
@@ -41,20 +38,18 @@ def _machine(name: str, count: int) -> str:
     return name if count == 1 else f"{EIGHT} × {name.removeprefix('one ')}"
 
 
-def _time(
-    works: list[Work], machine: str, count: int, speed: Speed | None, families: Mapping[str, str]
-) -> str:
+def _time(works: list[Work], machine: str, count: int, speed: Speed | None) -> str:
     """The estimate, or where nothing was measured the time that the arithmetic alone takes."""
     if speed:
-        return scoreboard.spoken_hours(costs.hours(works, count, speed, families))
+        return costs.spoken(costs.seconds(works, count, speed))
     seconds = costs.side_by_side((work.total / costs.AT_BEST[machine] for work in works), count)
     alone = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
     return f"not measured; arithmetic alone {alone}"
 
 
-def _check(machine: str, families: Mapping[str, str]) -> str:
+def _check(machine: str, sizes: Sizes, runs: list[Run]) -> str:
     """One row a record; nothing is hidden that lies outside the tolerance."""
-    found = costs.checked(machine, families)
+    found = costs.checked(machine, sizes, runs)
     if found.empty:
         return f"No record on {machine} has been made yet{_why_alone(machine)}.\n"
     header = ("run", "family", "measured", "estimated", "ratio", "from the other records", "ratio")
@@ -79,9 +74,9 @@ def _check(machine: str, families: Mapping[str, str]) -> str:
     return f"{says}\n\n" + markdown.dropdown(f"Time for one image on {machine}, record by record", table)
 
 
-def _without_wide_vectors(families: Mapping[str, str]) -> str:
+def _without_wide_vectors(sizes: Sizes, runs: list[Run]) -> str:
     """What processors are in for that lack what the estimate was measured with."""
-    ratios = costs.narrow(families)
+    ratios = costs.narrow(sizes, runs)
     if ratios.empty:
         return ""
     made = ", ".join(f"`{name}`" for name in dict.fromkeys(ratios.index))

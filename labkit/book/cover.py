@@ -29,7 +29,7 @@ def _unseen(name: str) -> float:
 def _in_bfloat16(name: str) -> float:
     """The figure of the records as meant that computed in bfloat16, to be held against each other."""
     row = scoreboard.row(name)
-    runs = scoreboard.longest(filter(scoreboard.in_fewer_bits, scoreboard.recorded(name)))
+    runs = scoreboard.longest(run for run in scoreboard.recorded(name) if run.in_fewer_bits)
     return scoreboard.Side(row.metric, tuple(runs)).mean
 
 

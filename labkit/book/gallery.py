@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.book import sources
+from labkit.costs import Size, Sizes
 from labkit.errors import RunError
 
 GALLERY = Path("_build/gallery")
@@ -29,9 +30,9 @@ class Gallery:
     folder: Path
 
     @property
-    def macs(self) -> dict[str, int]:
-        """Multiply-adds of one image by model."""
-        return {card["name"]: card["macs"] for card in self.cards}
+    def sizes(self) -> Sizes:
+        """What each model computes on one image."""
+        return {card["name"]: Size(card["macs"], card["family"]) for card in self.cards}
 
 
 def gallery() -> Gallery:
@@ -64,10 +65,9 @@ def make(folder: Path) -> None:
 
 
 def _card(card: Any) -> dict[str, Any]:
-    fields = ("name", "sentence", "chapter", "report", "paper", "figure", "as_run", "macs")
+    fields = ("name", "sentence", "chapter", "report", "paper", "figure", "as_run", "macs", "family")
     return {
         **{name: getattr(card, name) for name in fields},
-        "family": card.builder.__module__.rpartition(".")[2],
         "input": "×".join(map(str, card.input_shape)),
         "total": card.counts.total,
         "trainable": card.counts.trainable,

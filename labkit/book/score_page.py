@@ -2,17 +2,17 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping
 
 from labkit import chapters, scoreboard
 from labkit.book import markdown
+from labkit.costs import Sizes
 from labkit.runs import Run
 from labkit.scoreboard import Row, Side
 
 
-def full(macs: Mapping[str, int]) -> str:
+def full(sizes: Sizes) -> str:
     """One section a chapter: the verdicts in a sortable table, and below it where our figures come from."""
-    return "\n".join(_section(chapter, macs) for chapter in chapters.CHAPTERS)
+    return "\n".join(_section(chapter, sizes) for chapter in chapters.CHAPTERS)
 
 
 def short() -> str:
@@ -39,7 +39,7 @@ def kind(verdict: str) -> str:
     return next(name for beginning, name in beginnings.items() if verdict.startswith(beginning))
 
 
-def _section(chapter: str, macs: Mapping[str, int]) -> str:
+def _section(chapter: str, sizes: Sizes) -> str:
     rows = scoreboard.rows(chapter)
     header = ("experiment", "report", "published", "as run", "as meant", "±", "verdict")
     lines = [
@@ -50,7 +50,7 @@ def _section(chapter: str, macs: Mapping[str, int]) -> str:
             _ours(row.as_run),
             _ours(row.as_meant),
             "–" if math.isnan(row.tolerance) else f"{row.tolerance:.3f}",
-            _verdict(row, macs),
+            _verdict(row, sizes),
         )
         for row in rows
     ]
@@ -66,11 +66,11 @@ def _ours(side: Side) -> str:
     return str(side) or "–"
 
 
-def _verdict(row: Row, macs: Mapping[str, int]) -> str:
+def _verdict(row: Row, sizes: Sizes) -> str:
     word, _, reason = row.verdict.partition(": ")
     mark = f"[{word}]{{.verdict .verdict-{kind(row.verdict)}}}"
     if kind(row.verdict) == "open":
-        reason = scoreboard.outstanding(row, macs)
+        reason = scoreboard.outstanding(row, sizes)
     elif kind(row.verdict) == "invalid":
         defect = scoreboard.invalidating(row.name)
         reason = f"{{ref}}`defect {defect.name} <defect-{defect.name}>`"
@@ -79,7 +79,7 @@ def _verdict(row: Row, macs: Mapping[str, int]) -> str:
             reason += (
                 "; run as the report ran it, the figure " + ("comes" if matches else "does not come") + " out"
             )
-        elif needs := scoreboard.outstanding(row, macs):
+        elif needs := scoreboard.outstanding(row, sizes):
             reason += f"; {needs}"
         if row.bits:
             reason += f"; ours{row.bits}"

@@ -17,6 +17,7 @@ from PIL import Image
 
 from labkit import models, plots, scoreboard
 from labkit.chapters import Settings
+from labkit.costs import PASSES, Work, spoken
 from labkit.data import ImageSet
 from labkit.data.decode import PHOTO_SUFFIXES
 from labkit.data.names import ANIMALS
@@ -25,7 +26,7 @@ from labkit.experiments.registry import place
 from labkit.models import pixels
 from labkit.plots import look
 from labkit.runs import Run
-from labkit.scoreboard import PASSES, THROUGHPUT, Side
+from labkit.scoreboard import Side
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -80,13 +81,6 @@ def _comparable_records() -> list[Run]:
 
 def _tested_on(run: Run) -> str | None:
     return run.metrics.get("test", {}).get("fingerprint")
-
-
-def spoken(seconds: float) -> str:
-    """A time in words."""
-    if seconds < 90:
-        return f"about {seconds:.0f} s" if seconds >= 1 else "less than a second"
-    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
 
 
 def photo_set(run: Run) -> tuple[str, int]:
@@ -520,19 +514,24 @@ def _way(name: str, photos: int) -> dict[str, str]:
     figures, side = published().loc[name], recorded(name)
     model = name.removesuffix("_transfer")
     frozen = model in BACKBONES  # its layers see each photo once; then each epoch trains the head alone
-    features = models.card(model).macs * photos / THROUGHPUT
+    features = on_two_cores(model, models.card(model).macs, photos)
     a_photo = printed_counts(model)["transfer"] if frozen else models.card(model).macs
-    counted = a_photo * PASSES * photos * figures["epochs"] / THROUGHPUT
+    foretold = on_two_cores(model, a_photo * PASSES, photos * figures["epochs"])
     measured = _recorded_seconds(side, photos)
     return {
         "way": f"{model}, frozen" if frozen else f"{model} from scratch",
-        "features, once": f"{spoken(features)}, counted" if frozen else "–",
-        "each training": f"{spoken(counted)}, counted"
+        "features, once": f"{spoken(features)}, foretold" if frozen else "–",
+        "each training": f"{spoken(foretold)}, foretold"
         if measured is None
         else f"{spoken(measured)}, recorded",
         f"report 002, from {scoreboard.TRAINED_ON['animals']:,} photos": f"{figures['test_accuracy']:.4f}",
         "recorded here": f"{side}, from {photo_set(side.runs[0])[1]:,} photos" if side.values else UNTRIED,
     }
+
+
+def on_two_cores(model: str, macs: float, images: float) -> float:
+    """The seconds that two cores take for so many images of so many multiply-adds, as records foretell it."""
+    return scoreboard.on_two_cores([Work("", model, models.card(model).family, macs, images)])
 
 
 def _recorded_seconds(side: Side, photos: int) -> float | None:

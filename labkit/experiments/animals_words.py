@@ -10,6 +10,7 @@ from IPython.display import Markdown
 
 from labkit import chapters, models, recipes, scoreboard
 from labkit.chapters import Settings
+from labkit.costs import PASSES, spoken
 from labkit.data import ImageSet
 from labkit.experiments.animals import BACKBONES, SCRATCH, Start, batch_in_proportion, few, slips
 from labkit.experiments.animals_results import (
@@ -19,16 +20,15 @@ from labkit.experiments.animals_results import (
     UNTRIED,
     counts_table,
     difference,
+    on_two_cores,
     photo_set,
     published,
     recorded,
-    spoken,
     stand_in,
     validated,
     validation_and_test,
 )
 from labkit.runs import Run
-from labkit.scoreboard import PASSES, THROUGHPUT
 
 ABOUT = (2.5, 7.5)  # points that still are "about five"
 
@@ -45,21 +45,22 @@ def to_expect() -> Markdown:
     )
     return Markdown(
         f"For every 1,000 training photos the four smaller networks, each as meant and as the report ran it, "
-        f"are {_work('quick', cheap)} of arithmetic on two cores in the `quick` profile and "
-        f"{_work('full', cheap)} in the `full` one, where Inception adds {_work('full', ['inception'])}. "
+        f"take {_training('quick', cheap)} on two cores in the `quick` profile and "
+        f"{_training('full', cheap)} in the `full` one, where Inception adds "
+        f"{_training('full', ['inception'])}. "
         f"{records}"
     )
 
 
-def _work(profile: str, names: Iterable[str]) -> str:
-    """How long the multiplications of some networks take for 1,000 photos, as meant and as run."""
+def _training(profile: str, names: Iterable[str]) -> str:
+    """How long some networks train on 1,000 photos, as meant and as run."""
     given, epochs = chapters.settings("animals", {"profile": profile}), published()["epochs"]
-    total = sum(
-        (given.epochs or epochs[name])
-        * (models.card(name).macs + (_macs_as_run(name) if name in slips(given) else 0))
-        for name in names
-    )
-    return spoken(total * 1_000 * PASSES / THROUGHPUT)
+    total = 0.0
+    for name in names:
+        images = 1_000 * (given.epochs or epochs[name])
+        forms = (models.card(name).macs, *([_macs_as_run(name)] if name in slips(given) else []))
+        total += sum(on_two_cores(name, PASSES * macs, images) for macs in forms)
+    return spoken(total)
 
 
 def _macs_as_run(name: str) -> float:

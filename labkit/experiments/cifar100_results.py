@@ -168,7 +168,7 @@ def unlike(run: Run) -> str:
     """A word on a network that did not start where the report's did, or computed in fewer bits."""
     built = run.record["model"]
     bare = "weights" in models.card(built["name"]).options and not built["options"].get("weights")
-    said = ["starts from random weights"] * bare + ["in bfloat16"] * scoreboard.in_fewer_bits(run)
+    said = ["starts from random weights"] * bare + ["in bfloat16"] * run.in_fewer_bits
     return ", ".join(said)
 
 

@@ -7,7 +7,7 @@ from statistics import fmean
 import pandas as pd
 from IPython.display import Markdown
 
-from labkit import chapters, evaluation, models, scoreboard
+from labkit import chapters, costs, evaluation, scoreboard
 from labkit.chapters import Settings
 from labkit.data import FINE_TO_COARSE, ImageSet
 from labkit.experiments.cifar100 import (
@@ -47,38 +47,35 @@ PLAIN, MIXED = "custom_vgg", "custom_vgg_cutmix"  # whose difference the summary
 
 
 def to_expect() -> Markdown:
-    """What each profile costs and gives, from the size of the networks and the records."""
+    """What each profile costs and gives, as the records foretell it."""
     return Markdown(
-        f"The grid is {_arithmetic('quick')} of arithmetic on two cores in the `quick` profile and "
-        f"{_arithmetic('full')} in the `full` one. The search adds {_searching('quick')} and "
+        f"On two cores the grid takes {_training('quick')} in the `quick` profile and "
+        f"{_training('full')} in the `full` one. The search adds {_searching('quick')} and "
         f"{_searching('full')} at most; a trial that stops early takes less. {_expected()}"
     )
 
 
-def _arithmetic(profile: str) -> str:
-    """How long the multiplications of a profile's grid take, by the rate that plain networks reach."""
+def _training(profile: str) -> str:
+    """How long a profile's grid takes."""
     given = chapters.settings("cifar100", {"profile": profile})
     images = (given.n or 50_000) * 4 // 5
-    macs = {name: models.card(name).macs for name in given.models}
     works = [
-        scoreboard.work(f"cifar100/{cell.name}", macs, images=images, epochs=given.epochs)
+        scoreboard.work(f"cifar100/{cell.name}", costs.sizes(), images=images, epochs=given.epochs)
         for cell in cells(given)
     ]
-    total = sum(work.total for work in works)
-    return _spoken(total / scoreboard.THROUGHPUT)
+    return costs.spoken(scoreboard.on_two_cores(works))
 
 
 def _searching(profile: str) -> str:
-    """How long the multiplications of a profile's search take, every trial trained to its last epoch."""
+    """How long a profile's search takes, every trial trained to its last epoch."""
     given = chapters.settings("cifar100", {"profile": profile})
-    images, total = (given.n or 50_000) * 4 // 5, 0.0
+    images, works = (given.n or 50_000) * 4 // 5, []
     for as_run in spaces(given):
         model = searched_model(given, as_run)
         epochs = given.epochs or replace(TUNED, as_run=as_run).recipe.epochs
-        macs = {model: models.card(model).macs}
-        trial = scoreboard.work(f"cifar100/{model}", macs, images=images, epochs=epochs)
-        total += trial.total * (given.trials or SEARCHED[profile][1])
-    return _spoken(total / scoreboard.THROUGHPUT)
+        trial = scoreboard.work(f"cifar100/{model}", costs.sizes(), images=images, epochs=epochs)
+        works += [trial] * (given.trials or SEARCHED[profile][1])
+    return costs.spoken(scoreboard.on_two_cores(works))
 
 
 def _expected() -> str:
@@ -92,13 +89,6 @@ def _expected() -> str:
         f"the pace of their fastest epochs; "
         f"the best of them is `{name}` with a validation accuracy of {validated(found[name]):.4f}."
     )
-
-
-def _spoken(seconds: float) -> str:
-    """A time in words."""
-    if seconds < 90:
-        return "about a minute" if seconds > 20 else "seconds"
-    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.0f} h"
 
 
 def balance(train: ImageSet) -> Markdown:
@@ -198,11 +188,9 @@ def _alike(*names: str) -> dict[str, Side]:
 
 
 def _hours(name: str) -> str:
-    """What the multiplications of a cell take on two cores, trained to its last epoch."""
-    cell = CELLS[name]
-    macs = {cell.model: models.card(cell.model).macs}
-    work = scoreboard.work(f"cifar100/{name}", macs, epochs=cell.recipe.epochs)
-    return scoreboard.spoken_hours(work.total / scoreboard.THROUGHPUT / 3600)
+    """What a cell takes on two cores, trained to its last epoch."""
+    work = scoreboard.work(f"cifar100/{name}", costs.sizes(), epochs=CELLS[name].recipe.epochs)
+    return costs.spoken(scoreboard.on_two_cores([work]))
 
 
 def _beats(sides: Mapping[str, Side]) -> str:
@@ -248,13 +236,13 @@ def _near(rows: Mapping[str, Row]) -> str:
 
 def _aside(name: str, side: Side) -> str:
     """What records of the same network say that computed in fewer bits, and that its mean leaves out."""
-    left = tuple(filter(scoreboard.in_fewer_bits, scoreboard.recorded(f"cifar100/{name}")))
+    left = tuple(run for run in scoreboard.recorded(f"cifar100/{name}") if run.in_fewer_bits)
     return f"; in bfloat16 {Side(side.metric, left)}" if left and left[0] not in side.runs else ""
 
 
 def _bits(sides: Mapping[str, Side]) -> str:
     """In what runs computed that are compared, where any did in fewer bits."""
-    narrow = [name for name, side in sides.items() if scoreboard.in_fewer_bits(side.runs[0])]
+    narrow = [name for name, side in sides.items() if side.runs[0].in_fewer_bits]
     if len(narrow) == len(sides):
         return " in bfloat16"
     return f" ({', '.join(f'`{name}`' for name in narrow)} in bfloat16)" if narrow else ""

@@ -11,8 +11,8 @@ from IPython.display import Markdown
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from labkit import costs as measured
 from labkit import evaluation, models, plots, saliency, scoreboard
+from labkit.costs import sizes
 from labkit.data import ImageSet
 from labkit.evaluation import Heads
 from labkit.experiments import dual_cifar as lab
@@ -256,15 +256,13 @@ def at_printed_epochs() -> str:
 def costs(names: Iterable[str] = ("fmp3", "accn", "lacnn")) -> pd.DataFrame:
     """What the report's networks cost: one image, and an epoch on two cores as records foretell it."""
     rows = {}
-    families = measured.model_families()
-    speed = measured.speed(measured.CORES, families)
     for name in names:
         card = models.card(name)
-        work = scoreboard.work(f"dual_cifar/{name}", {name: card.macs}, images=lab.FULL_EPOCH, epochs=1)
+        work = scoreboard.work(f"dual_cifar/{name}", sizes(), images=lab.FULL_EPOCH, epochs=1)
         rows[name] = {
             "parameters": f"{card.counts.total:,}",
             "million MACs an image": f"{card.macs / 1e6:,.0f}",
-            "hours an epoch on 2 cores": f"{measured.hours([work], 1, speed, families):.2g}",
+            "hours an epoch on 2 cores": f"{scoreboard.on_two_cores([work]) / 3600:.2g}",
         }
     return pd.DataFrame(rows).T
 

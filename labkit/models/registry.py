@@ -70,6 +70,11 @@ class Card:
     def macs(self) -> int:
         return round(self.forms[0].millions * 1e6)
 
+    @property
+    def family(self) -> str:
+        """The module of the builder: models of one family are alike in how they compute."""
+        return self.builder.__module__.rpartition(".")[2]
+
 
 _CARDS: dict[str, Card] = {}
 

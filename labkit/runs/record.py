@@ -86,6 +86,11 @@ class Run:
         return self.fastest_epoch * self.epochs if self.epochs else 0.0
 
     @property
+    def in_fewer_bits(self) -> bool:
+        """Whether training computed in bfloat16, which is faster and which no report did."""
+        return self.record["recipe"]["precision"] != "float32"
+
+    @property
     def metrics(self) -> Mapping[str, Any]:
         """What `score` stored, by part."""
         return self.record["metrics"]

@@ -11,7 +11,7 @@ from typing import Any
 
 from labkit import chapters, costs, experiments, models, scoreboard
 from labkit.chapters import Settings
-from labkit.scoreboard import Work
+from labkit.costs import Work
 from labkit.sweeps.declared import Cell
 
 START_MINUTES = 5  # to load libraries and images, with room to spare
@@ -40,13 +40,12 @@ def of(cell: Cell) -> dict[str, int]:
     """Cores, memory, and minutes on processor cores or on GPUs; GPUs only for what takes a while."""
     settings = chapters.settings(cell.chapter, cell.parameters)
     cards = {name: models.card(name) for name in models.names()}
-    macs = {name: card.macs for name, card in cards.items()}
     found = (
-        scoreboard.work(name, macs, images=settings.n, epochs=settings.epochs)
+        scoreboard.work(name, costs.sizes(), images=settings.n, epochs=settings.epochs)
         for name in _trained(cell, settings)
     )
     works = [work for work in found if work is not None]
-    largest = max((macs[work.model] for work in works), default=0)
+    largest = max((cards[work.model].macs for work in works), default=0)
     minutes, on_gpu = (_minutes(works, machine) for machine in costs.MACHINES)
     return {
         "cores": min(MOST_CORES, 1 + int(largest / MACS_A_CORE)),
@@ -60,13 +59,12 @@ def of(cell: Cell) -> dict[str, int]:
 
 
 def _minutes(works: list[Work], machine: str) -> float:
-    families = costs.model_families()
-    return 60 * costs.hours(works, 1, _speed(machine), families)
+    return costs.seconds(works, 1, _speed(machine)) / 60
 
 
 @cache
 def _speed(machine: str) -> costs.Speed | None:
-    return costs.speed(machine, costs.model_families())
+    return costs.speed(machine, costs.sizes(), scoreboard.recorded())
 
 
 def _trained(cell: Cell, settings: Settings) -> list[str]:
