@@ -554,12 +554,25 @@ def test_slips_that_differ_in_more_than_one_thing_say_so():
 
 
 def test_slips_are_compared_with_what_was_meant():
-    runs = {run.name.split("/")[1]: run for run in (
-        run_of("mlp_basic", 0.22), run_of("mlp_basic_as_run", 0.20),
-        run_of("custom_vgg_cutmix", 0.55), run_of("custom_vgg_cutmix_one_batch_as_run", 0.01),
-    )}  # fmt: skip
-    table = results.slips(runs)
-    assert table["cost"].round(2).tolist() == [0.02, 0.54]
+    def seeds(name, *scores):
+        return {name: [run_of(name, score, seed=seed) for seed, score in enumerate(scores)]}
+
+    table = results.slips(
+        seeds("mlp_basic", 0.22, 0.24)
+        | seeds("mlp_basic_as_run", 0.20)
+        | seeds("custom_vgg_cutmix", 0.55)
+        | seeds("custom_vgg_cutmix_one_batch_as_run", 0.01)
+    )
+    assert table["cost"].astype(float).round(2).tolist() == [0.03, 0.54]
+    assert table["seeds"].tolist() == ["2 and 1", "1 and 1"]
+
+
+def test_a_third_of_the_boxes_of_cutmix_cover_less_than_a_tenth_as_the_chapter_says():
+    black, labels = np.zeros((20_000, 32, 32, 1), np.uint8), np.eye(2, dtype=np.float32)[[0, 1] * 10_000]
+    white = black + np.uint8(255), labels
+    mixed, _ = augment.cutmix(black, labels, np.random.default_rng(0), partners=white)
+    covered = mixed.mean((1, 2, 3)) / 255
+    assert np.mean(covered < 0.1) == pytest.approx(1 / 3, abs=0.02)
 
 
 def test_the_nearest_average_names_what_it_can(settings):

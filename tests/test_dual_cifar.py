@@ -179,6 +179,7 @@ def test_the_recorded_ablation_compares_runs_that_had_as_much_time(records):
 
 def test_a_change_is_told_from_luck_by_the_spread_between_seeds(records):
     assert results.ablation_says() == "None of it is on record yet."
+    assert "on record yet" in results.ablation_in_short()
     for seed, luck in enumerate((-0.01, 0, 0.01)):
         for name, mean in (("accn", 0.6), ("accn_parts", 0.65), ("accn_leaky", 0.59)):
             records.append(run_of(name, mean + luck, seed=seed))
@@ -186,6 +187,8 @@ def test_a_change_is_told_from_luck_by_the_spread_between_seeds(records):
     moved, still = results.ablation_says().split(" Not told from luck: ")
     assert moved.endswith("(3 seeds): flips and shifts of each image before averaging (+5.0 points).")
     assert still == "leaky ReLUs (-1.0 points)."
+    short = "Of the 2 changes of the ablation, its few epochs tell from luck: flips and shifts"
+    assert results.ablation_in_short().startswith(short)
 
 
 def test_figures_are_drawn_of_records_where_this_execution_had_no_real_images(records):
@@ -223,7 +226,7 @@ def test_padding_keeps_the_pixels_and_scaling_blends_them(parts):
     assert padded.sum() == image.sum()
     assert scaled.mean() == pytest.approx(image.mean(), rel=0.01)
     drawn = results.enlarged(parts.test.take(range(3)))
-    assert plots.alt(drawn) == "Averages as lacnn sees them in rows: padded, scaled."
+    assert plots.alt(drawn) == "Averages as lacnn sees them, pairs of synthetic, seed 0: padded, scaled."
 
 
 def test_the_largest_network_says_an_accuracy_only_of_many_pairs():
@@ -290,6 +293,6 @@ def test_the_summary_leaves_out_a_network_that_was_tested_on_a_handful_of_pairs(
         }}})  # fmt: skip
 
     said = results.summary([tested("accn", 400, 0.3)])
-    assert "On real images `fmp3`, cut short by `--epochs 10`, scores" in said
+    assert "On real images `accnl`, cut short by `--epochs 20`, scores" in said
     said = results.summary([tested("accn", 400, 0.3), tested("fmp3", 400, 0.2), tested("lacnn", 2, 0.5)])
     assert "best mean accuracy is 0.300, of accn" in said

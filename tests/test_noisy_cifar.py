@@ -269,14 +269,17 @@ def test_the_plan_follows_the_chosen_models(tmp_path):
     assert plan(models="cct", profile="full").copied == plan(profile="quick").copied == plan().copied == ()
 
 
-def fake(name, *, source="folder noisy_cifar", n=44_000, epochs=10, seconds=30.0, **metrics):
+def fake(name, *, source="folder noisy_cifar", n=44_000, epochs=10, seconds=30.0, valid=None, **metrics):
     """As much of a run as the tables read."""
     record = {
         "data": {"train": {"source": source, "n": n}},
         "recipe": {"epochs": epochs, "precision": "float32"},
         "history": {"epoch": [*range(epochs)], "seconds": [2 * seconds, *[seconds] * (epochs - 1)]},
+        "best_epoch": 1,
         "metrics": metrics,
     }
+    if valid is not None:
+        record["history"]["val_accuracy"] = [valid] * epochs
     return runs.Run(f"noisy_cifar/{name}", "0" * 16, None, record)
 
 
@@ -479,6 +482,14 @@ def test_the_summary_takes_the_readers_real_runs_before_any_record(committed, se
     assert "0.600 with `cnn1`" in says.summary(settings, drawn) and "drawn" in says.summary(settings, drawn)
 
 
+def test_the_summary_chooses_by_validation_and_never_by_test(committed, settings):
+    committed += [
+        fake("cnn1-honest", test=scored([[90, 10], [10, 90]]), valid=0.5),
+        fake("vgg-honest", test=scored([[70, 30], [30, 70]]), valid=0.8),
+    ]
+    assert "0.700 with `vgg`, which validates best of 2" in says.summary(settings, {})
+
+
 def test_the_profiles_name_the_networks_that_train_in_earnest():
     smoke, quick = (line for line in says.profiles().splitlines() if "meant to stay within" in line)
     assert "`cnn1` and `cnn2` train for 4 epochs" in smoke and "a set of 50;" in smoke
@@ -549,12 +560,12 @@ def test_the_filters_and_the_fields_answers_are_told_from_runs_in_earnest(commit
     assert "names 0.600 of the test images, where the first named 0.500." in says.filtered({}, "honest")
     assert "None of the three" in says.answered({}, "honest")
     committed += [
-        fake("vgg_gce-honest", test=scored([[70, 30], [30, 70]])),
-        fake("vgg_forward-honest", test=scored([[60, 40], [40, 60]])),
+        fake("vgg_gce-honest", test=scored([[70, 30], [30, 70]]), valid=0.6),
+        fake("vgg_forward-honest", test=scored([[80, 20], [20, 80]]), valid=0.5),
         fake("vgg-honest", test=scored([[65, 35], [35, 65]])),
     ]
     told = says.answered({}, "honest")
-    assert "`vgg_gce` names most, 0.700" in told and "as given, `vgg` names 0.650." in told
+    assert "`vgg_gce` validates best, and names 0.700" in told and "as given, `vgg` names 0.650." in told
 
 
 def test_the_sizes_behind_validation_are_those_of_the_protocols(settings):

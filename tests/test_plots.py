@@ -414,8 +414,9 @@ def test_mistakes_show_what_was_predicted_how_surely():
 def test_augmentations_put_rows_below_each_other():
     before = image_set().images[:3]
     figure = plots.augmentations(
-        before, {"flipped": before[:, :, ::-1]}, captions={"flipped": ["a", "b", "c"]}
+        before, {"flipped": before[:, :, ::-1]}, captions={"flipped": ["a", "b", "c"]}, source="folder x"
     )
+    assert "Before and after augmentation, folder x: before, flipped" in plots.alt(figure)
     tops = [picture.get_extent()[3] for picture in figure.axes[0].images]
     assert tops[:3] == [0, 0, 0]
     assert min(tops[3:]) > 0.75  # a picture is 6/8 of its width high

@@ -20,6 +20,12 @@ def _recorded(name: str, figure: str = "accuracy") -> float:
     return mean(run.metrics["test"][figure] for run in runs) if runs else math.nan
 
 
+def _validated(name: str) -> float:
+    """The accuracy of the kept weights on validation images, as the mean of the longest records."""
+    runs = scoreboard.longest(scoreboard.recorded(name))
+    return mean(run.kept("val_accuracy") for run in runs) if runs else math.nan
+
+
 def _unseen(name: str) -> float:
     """The accuracy, on images that no protocol touches, of the runs made as the report ran it."""
     found = [run.metrics.get("unseen") for run in scoreboard.row(name).as_run.runs]
@@ -37,6 +43,7 @@ SOURCES: dict[str, Callable[[str], float]] = {
     "published": lambda name: scoreboard.row(name).published,
     "meant": lambda name: scoreboard.row(name).as_meant.mean,
     "run": lambda name: scoreboard.row(name).as_run.mean,
+    "validated": _validated,
     "unseen": _unseen,
     "bfloat16": _in_bfloat16,
     "recorded": _recorded,

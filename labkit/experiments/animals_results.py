@@ -46,16 +46,22 @@ class Difference:
     """How far one network's test accuracy lies above another's, in points, and how far luck may carry it.
 
     The luck is that of two sets of test photos. Both networks are tested on the same, and tend to fail on the
-    same of them, so that it is an upper bound.
+    same of them, so that it is an upper bound. The validation photos have a say beside it.
     """
 
     points: float
     luck: float
+    on_validation: float
 
     @property
     def clear(self) -> bool:
-        """Whether the first is better by more than luck gives."""
-        return self.points > self.luck
+        """Whether the first is better by more than luck gives, and on validation photos, too."""
+        return self.points > self.luck and self.on_validation > 0
+
+    @property
+    def told(self) -> str:
+        """What both sets of photos say."""
+        return f"{self} on test photos, {self.on_validation:+.1f} on validation photos"
 
     def __str__(self) -> str:
         return f"{self.points:+.1f} ± {self.luck:.1f} points"
@@ -501,7 +507,10 @@ def difference(better: Side, worse: Side) -> Difference | None:
     variance = 0.0
     for side in (better, worse):
         variance += side.mean * (1 - side.mean) / side.images + side.error**2
-    return Difference(100 * (better.mean - worse.mean), 200 * math.sqrt(variance))
+    ahead, behind = (mean(map(validated, side.runs)) for side in (better, worse))
+    return Difference(
+        100 * (better.mean - worse.mean), 200 * math.sqrt(variance), on_validation=100 * (ahead - behind)
+    )
 
 
 def for_the_reader(photos: int = READER) -> "Styler":

@@ -31,6 +31,7 @@ from labkit.experiments.animals_results import (
 from labkit.runs import Run
 
 ABOUT = (2.5, 7.5)  # points that still are "about five"
+CANNOT_TELL = "these records cannot tell"
 
 
 def to_expect() -> Markdown:
@@ -123,7 +124,8 @@ def batches(train: ImageSet) -> Markdown:
         f"The report's batch is {ours}, probably a slip for {usual}. On its {report:,} training photos "
         f"{ours} makes {steps[report][0]} steps an epoch and {usual} makes {steps[report][1]}; on the "
         f"{len(train):,} here it is {steps[len(train)][0]} and {steps[len(train)][1]}. The noise of a "
-        f"gradient goes with the root of the batch, and changes by {noise:.1f} in a hundred: either will do. "
+        f"gradient goes with one over the root of the batch, and changes by {noise:.1f} in a hundred: either "
+        "will do. "
         "That a batch is large at all matters more, since few photos then make few steps, "
         "and batch normalization needs hundreds before its averages have caught up: stopped by validation, "
         f"such a network may end before. So the `full` profile keeps {ours} for networks without it, and "
@@ -243,27 +245,30 @@ def _augmentation_holds(ending: str) -> str:
     gain = difference(recorded(f"resnet_aug{ending}"), recorded(f"custom_resnet{ending}"))
     if gain is None:
         return UNTRIED
-    if ABOUT[0] <= gain.points <= ABOUT[1]:
-        return f"{gain}, so it {'holds' if gain.clear else 'may hold, and luck alone may give as much'}"
-    return f"{gain}, so it does not hold: it is worth {'more' if gain.points > ABOUT[1] else 'less'}"
+    if gain.points - gain.luck > ABOUT[1]:
+        return f"{gain.told}, so it does not hold: it is worth more"
+    if gain.points + gain.luck < ABOUT[0]:
+        return f"{gain.told}, so it does not hold: it is worth less"
+    return f"{gain.told}, so {'it holds' if gain.clear else CANNOT_TELL}"
 
 
 def _depth_holds(ending: str) -> str:
     mid = recorded(f"mid{ending}") if recorded(f"mid{ending}").values else recorded("mid")
     deeper = {name: difference(recorded(f"{name}{ending}"), mid) for name in ("custom_resnet", "resnet_aug")}
-    known = [f"`{name}` {gain}" for name, gain in deeper.items() if gain is not None]
+    known = [f"`{name}` {gain.told}" for name, gain in deeper.items() if gain is not None]
     missing = [f"`{name}`" for name, gain in deeper.items() if gain is None]
     if not known:
         return UNTRIED
-    told = f"against `mid`, {' and '.join(known)}"
+    told = f"against `mid`, {'; '.join(known)}"
     if missing:
         return f"{told}; {missing[0]} is {UNTRIED}, so it is open"
     plain, regularised = deeper.values()
+    between = difference(recorded(f"resnet_aug{ending}"), recorded(f"custom_resnet{ending}"))
     if plain.clear:
         return f"{told}, so it does not hold: depth alone is enough"
-    if not regularised.clear:
-        return f"{told}, so it does not hold: depth with regularisation is not clearly better either"
-    return f"{told}, so it holds"
+    if regularised.points < -regularised.luck:
+        return f"{told}, so it does not hold: depth with regularisation is worse"
+    return f"{told}, so {'it holds' if regularised.clear and between.clear else CANNOT_TELL}"
 
 
 def slips_cost() -> Markdown:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -241,22 +242,24 @@ def code_of(function: Callable) -> Code:
     return Code(inspect.getsource(function), language="python")
 
 
-def slips(runs: Mapping[str, Run]) -> pd.DataFrame:
-    """Validation accuracy of networks trained as meant and with the report's slips."""
+def slips(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
+    """Validation accuracy of networks trained as meant and with the report's slips, means over seeds."""
     rows = {}
     for cell in (*AS_RUN, *CUT_DOWN):
         meant = as_meant(cell)
-        if cell.name in runs and meant.name in runs:
-            right, wrong = validated(runs[meant.name]), validated(runs[cell.name])
-            rows[cell.says.rstrip(".")] = {"as meant": right, "as run": wrong, "cost": right - wrong}
-    return pd.DataFrame(rows, index=["as meant", "as run", "cost"]).T
+        if runs.get(cell.name) and runs.get(meant.name):
+            right, wrong = (fmean(map(validated, runs[name])) for name in (meant.name, cell.name))
+            seeds = f"{len(runs[meant.name])} and {len(runs[cell.name])}"
+            says = cell.says.rstrip(".")
+            rows[says] = {"as meant": right, "as run": wrong, "cost": right - wrong, "seeds": seeds}
+    return pd.DataFrame(rows, index=["as meant", "as run", "cost", "seeds"]).T
 
 
 def cost_of_slips(here: Mapping[str, Run]) -> Any:
     """What the slips cost on real images: the reader's own, else those of the records, else a sentence."""
     for source, runs in {
-        "this execution": scoreboard.of_the_reader(here),
-        RECORDED: recorded(*CELLS),
+        "this execution": {name: [run] for name, run in scoreboard.of_the_reader(here).items()},
+        RECORDED: {name: scoreboard.longest(scoreboard.recorded(f"cifar100/{name}")) for name in CELLS},
     }.items():
         if len(table := slips(runs)):
             return table.assign(source=source).style.format(precision=4)  # a plain table cuts long texts

@@ -191,20 +191,35 @@ def _equal_runs() -> dict[str, list[Run]]:
 
 def ablation_says() -> str:
     """Which changes moved the mean accuracy of the recorded runs by more than luck, in three sentences."""
+    moved, still = _told_from_luck()
+    if not moved and not still:
+        return "None of it is on record yet."
+    runs = _equal_runs()["accn"]
+    given = f"Every network was given {runs[0].epochs * _pairs(runs[0]):,} pairs. "
+    base = scoreboard.Side("test_accuracy", tuple(runs))
+    far = f"More than three standard errors away from `accn` with {base}: {', '.join(moved) or 'none'}."
+    return given + (f"{far} Not told from luck: {', '.join(still)}." if still else far)
+
+
+def ablation_in_short() -> str:
+    """How many of the changes can be told from luck."""
+    moved, still = _told_from_luck()
+    if not moved and not still:
+        return "No change of the ablation is on record yet."
+    told = ", ".join(moved) or "none"
+    return f"Of the {len(moved) + len(still)} changes of the ablation, its few epochs tell from luck: {told}."
+
+
+def _told_from_luck() -> tuple[list[str], list[str]]:
+    """The changes on record with their gains over `accn`: those above luck, and those that are not."""
     found = _equal_runs()
     sides = {name: scoreboard.Side("test_accuracy", tuple(runs)) for name, runs in found.items() if runs}
     base = sides.pop("accn", None)
-    if base is None or not sides:
-        return "None of it is on record yet."
     moved, still = [], []
-    for name, side in sorted(sides.items(), key=lambda item: -item[1].mean):
+    for name, side in sorted(sides.items() if base else (), key=lambda item: -item[1].mean):
         gain = side.mean - base.mean
-        luck = base.apart(side)
-        (moved if abs(gain) > luck else still).append(f"{SAYS[name]} ({100 * gain:+.1f} points)")
-    (run, *_) = found["accn"]
-    given = f"Every network was given {run.epochs * _pairs(run):,} pairs. "
-    far = f"More than three standard errors away from `accn` with {base}: {', '.join(moved) or 'none'}."
-    return given + (f"{far} Not told from luck: {', '.join(still)}." if still else far)
+        (moved if abs(gain) > base.apart(side) else still).append(f"{SAYS[name]} ({100 * gain:+.1f} points)")
+    return moved, still
 
 
 def _mean(run: Run) -> float:
@@ -281,7 +296,7 @@ def enlarged(pairs: ImageSet) -> Figure:
     for name, padded in (("padded", True), ("scaled", False)):
         seen = keras.ops.convert_to_numpy(allconv.enlarged(pairs.images.astype("float32"), padded=padded))
         rows[name] = np.rint(seen).astype(np.uint8)
-    return plots.image_rows(rows, title="Averages as lacnn sees them")
+    return plots.image_rows(rows, title="Averages as lacnn sees them", source=pairs.source)
 
 
 def best(trained: Trained) -> str | None:
@@ -293,7 +308,7 @@ def best(trained: Trained) -> str | None:
 
 
 def summary(runs: Iterable[Run]) -> str:
-    """What the records and this execution say, in two sentences."""
+    """What the records and this execution say, in a few sentences."""
     said = [_against(row) for row in scoreboard.rows("dual_cifar") if row.judged.values]
     tests = [(run.metrics["test"]["n"], run.metrics["test"]["accuracy"], run) for run in runs]
     *_, top = max(tests, key=lambda test: test[:2])  # a network shown a handful of pairs is not compared
@@ -301,7 +316,8 @@ def summary(runs: Iterable[Run]) -> str:
         f"In this execution, on {top.metrics['test']['source']}, the best mean accuracy is "
         f"{top.metrics['test']['accuracy']:.3f}, of {top.name.split('/')[1]}."
     )
-    return " ".join([*(said or ["None of the report's networks is on record with real images yet."]), here])
+    told = said or ["None of the report's networks is on record with real images yet."]
+    return " ".join([*told, ablation_in_short(), here])
 
 
 def _against(row: scoreboard.Row) -> str:

@@ -177,14 +177,21 @@ def answered(here: Runs, protocol: str) -> str:
     shown = in_earnest(shown)
     if not shown:
         return "None of the three has been run on enough images yet, here or on record, to compare them."
-    top = max(shown, key=lambda name: accuracy(shown[name]))
+    top = max(shown, key=lambda name: _valid(shown[name]))
     network, *under = top.split(" ")  # a record of another protocol has it in brackets
     plain = " ".join([lab.network(network), *under])
     believing = in_earnest(to_show([lab.network(network)], here, protocol)[0]).get(plain)
     than = (
         f"; trained on every label as given, `{plain}` names {accuracy(believing):.3f}" if believing else ""
     )
-    return f"From {source}: `{top}` names most, {accuracy(shown[top]):.3f} of the test images{than}."
+    tested = f"{accuracy(shown[top]):.3f} of the test images"
+    return f"From {source}: `{top}` validates best, and names {tested}{than}."
+
+
+def _valid(run: Run) -> float:
+    """The validation accuracy that a run is chosen by; what was never validated comes last."""
+    value = run.kept("val_accuracy")
+    return -math.inf if value is None else value
 
 
 def judged(table: pd.DataFrame, here: Transition, source: str) -> str:
@@ -293,7 +300,7 @@ def costly() -> str:
 
 
 def summary(settings: Settings, here: Runs) -> str:
-    """The best of each kind of method: from this execution if it had real images, else from the records."""
+    """What validates best of each kind of method: here if real images were there, else in the records."""
     scored = in_earnest({name: run for name, run in here.items() if "test" in run.metrics})
     mine = scoreboard.of_the_reader(scored)
     done = {name: found for name in lab.EXPERIMENTS if (found := seeds(name, "honest"))}
@@ -306,13 +313,12 @@ def summary(settings: Settings, here: Runs) -> str:
         given = accuracy(runs["histogram_baseline"][0], "given_labels")
         lines.append(f"- The labels as given, against true ones: {given:.3f}")
     for title, names in FAMILIES.items():
-        found = {name: fmean(map(accuracy, runs[name])) for name in names if name in runs}
+        found = {name: fmean(map(_valid, runs[name])) for name in names if name in runs}
         if found:
             top = max(found, key=found.__getitem__)
-            others = f", the best of {len(found)}" if len(found) > 1 else ""
-            lines.append(
-                f"- {title}: {found[top]:.3f} with `{top}`{others}{_beside(top, runs, runs is done)}"
-            )
+            tested = fmean(map(accuracy, runs[top]))
+            others = f", which validates best of {len(found)}" if len(found) > 1 else ""
+            lines.append(f"- {title}: {tested:.3f} with `{top}`{others}{_beside(top, runs, runs is done)}")
     return "\n".join([f"{where}, on true test labels:", "", *lines])
 
 

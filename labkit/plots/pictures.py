@@ -79,16 +79,24 @@ def augmentations(
     after: Mapping[str, np.ndarray],
     *,
     captions: Mapping[str, Sequence[str]] | None = None,
+    source: str = "",
 ) -> Figure:
     """The same images before augmentation and after each kind of it, one row each."""
     rows = {"before": before, **after}
-    return image_rows(rows, captions=captions, title="Before and after augmentation")
+    return image_rows(rows, captions=captions, title="Before and after augmentation", source=source)
 
 
 def image_rows(
-    rows: Mapping[str, np.ndarray], *, captions: Mapping[str, Sequence[str]] | None = None, title: str = ""
+    rows: Mapping[str, np.ndarray],
+    *,
+    captions: Mapping[str, Sequence[str]] | None = None,
+    title: str = "Images in rows",
+    source: str = "",
 ) -> Figure:
-    """Stacks of images as named rows below each other, such as the two parts of a pair and their average."""
+    """Stacks of images as named rows below each other, such as the two parts of a pair and their average.
+
+    `source` says where the images come from.
+    """
     lengths = {name: len(stack) for name, stack in rows.items()}
     if len(set(lengths.values())) != 1:
         raise ParameterError(
@@ -97,12 +105,12 @@ def image_rows(
     columns, below = next(iter(lengths.values())), captions or {}
     stack = np.concatenate([_bytes(row) for row in rows.values()])
     texts = [(text, look.INK) for name in rows for text in below.get(name, [""] * columns)]
-    figure = _grid(stack, texts, columns, title, "")
+    figure = _grid(stack, texts, columns, title, source)
     for name, top in zip(rows, _tops(stack, texts, columns), strict=False):
         middle = top + _ratio(stack) / 2
         figure.axes[0].text(-0.06, middle, name, ha="right", va="center", fontsize=8.5, color=look.MUTED)
     said = [f"{name}: {', '.join(below[name])}" for name in rows if name in below]
-    text = "; ".join([f"{title or 'Images'} in rows: {', '.join(rows)}", *said])
+    text = "; ".join([", ".join(filter(None, (title, source))) + f": {', '.join(rows)}", *said])
     look.describe(figure, text.replace("\n", " and ") + ".")
     return figure
 

@@ -77,15 +77,24 @@ def per_class(predictions: Any, *, metric: str = "f1", name: str = "", ax: Axes 
     return ax
 
 
-def scores(table: pd.DataFrame, *, xlabel: str = "accuracy", title: str = "", ax: Axes | None = None) -> Axes:
+def scores(
+    table: pd.DataFrame,
+    *,
+    xlabel: str = "accuracy",
+    title: str = "",
+    joined: bool = True,
+    ax: Axes | None = None,
+) -> Axes:
     """Figures of several models side by side as dots, one colour a column; the index names the models.
 
     The first column is drawn filled, with the interval of the columns `low` and `high` where they exist.
+    A line joins the dots of a model, unless they were measured on different images and do not compare.
     """
     values = table.drop(columns=["low", "high"], errors="ignore")
     ax = look.axes(ax, 1.0 + 0.26 * len(table))
     places = np.arange(len(table))[::-1]
-    ax.hlines(places, values.min(axis=1), values.max(axis=1), color=look.FAINT, linewidth=2, zorder=1)
+    if joined:
+        ax.hlines(places, values.min(axis=1), values.max(axis=1), color=look.FAINT, linewidth=2, zorder=1)
     if {"low", "high"} <= set(table):
         ax.hlines(places, table["low"], table["high"], color=look.BLUE, linewidth=1.2, zorder=2)
     for number, column in enumerate(values):
