@@ -6,9 +6,12 @@ import os
 import shlex
 import sys
 from collections.abc import Iterable
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from labkit.errors import LabkitError, ParameterError, nearest
+from labkit.runs.record import RECORD
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,7 +50,12 @@ def _list(parsed: argparse.Namespace, rest: list[str]) -> int:
     _refuse(rest, expected="one pattern at most")
     from labkit import experiments  # loads Keras
 
-    for name in experiments.names(parsed.pattern):
+    found = experiments.names(parsed.pattern)
+    if not found:
+        raise ParameterError(
+            f"No experiment matches {parsed.pattern!r}.", expected="a shell pattern such as 'dual_cifar/*'"
+        )
+    for name in found:
         sys.stdout.write(f"{name:44} {experiments.get(name).says}\n")
     return 0
 
@@ -55,8 +63,12 @@ def _list(parsed: argparse.Namespace, rest: list[str]) -> int:
 def _run(parsed: argparse.Namespace, rest: list[str]) -> int:
     from labkit import experiments
 
-    os.environ["LABKIT_COMMAND"] = shlex.join(["python", "-m", "labkit", "run", parsed.name, *rest])
-    run = experiments.run(parsed.name, **_parameters(rest))
+    given = _parameters(rest)
+    # Which part of a search this process takes, and where its chief is, is nothing that makes the run again.
+    pairs = [pair for pair in zip(rest[::2], rest[1::2], strict=True) if pair[0] != "--member"]
+    words = ["python", "-m", "labkit", "run", parsed.name, *chain.from_iterable(pairs)]
+    os.environ["LABKIT_COMMAND"] = shlex.join(words)
+    run = experiments.run(parsed.name, **given)
     sys.stdout.write(f"{run}\n")
     return 0
 
@@ -65,8 +77,10 @@ def _publish(parsed: argparse.Namespace, rest: list[str]) -> int:
     from labkit import runs
 
     _refuse(rest, expected="folders, and --variant with a word", known=["--variant"])
-    refused = 0
+    refused, several = 0, len(parsed.folders) > 1
     for folder in parsed.folders:
+        if several and not Path(folder, RECORD).is_file() and not folder.endswith(".json"):
+            continue  # a pattern such as _build/runs/noisy_cifar/* finds locks and searches, too
         try:
             sys.stdout.write(f"{runs.publish(runs.load(folder), variant=parsed.variant)}\n")
         except LabkitError as error:  # one run that has not ended keeps no other from being published

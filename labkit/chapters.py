@@ -2,6 +2,7 @@
 
 import ast
 import math
+import os
 import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -92,7 +93,7 @@ def settings(chapter: str, namespace: Mapping[str, Any]) -> Settings:
     """Check the parameters in a notebook's globals and return them, or raise before any work starts."""
     found = _chapter(chapter)
     known = {parameter.name: parameter for parameter in parameters(chapter)}
-    _refuse_unknown(chapter, known, _assigned(namespace))
+    refuse_unknown(chapter, known, _assigned(namespace))
     values = {name: known[name].read(_value(namespace, name, known[name].default)) for name in known}
     profile = found.profiles[values["profile"]]
     return Settings(
@@ -114,7 +115,7 @@ def settings(chapter: str, namespace: Mapping[str, Any]) -> Settings:
 def command(chapter: str, values: Mapping[str, Any]) -> str:
     """The papermill command that runs a chapter with these parameters."""
     known = {parameter.name: parameter for parameter in parameters(chapter)}
-    _refuse_unknown(chapter, known, values)
+    refuse_unknown(chapter, known, values)
     given = {name: value for name, value in values.items() if value != known[name].default}
     options = "".join(f" -p {name} {shlex.quote(spell(value))}" for name, value in given.items())
     return f".venv/bin/papermill notebooks/{chapter}.ipynb {chapter}.out.ipynb{options}"
@@ -138,7 +139,8 @@ def _chapter(name: str) -> Chapter:
     return CHAPTERS[name]
 
 
-def _refuse_unknown(chapter: str, known: Iterable[str], given: Iterable[str]) -> None:
+def refuse_unknown(chapter: str, known: Iterable[str], given: Iterable[str]) -> None:
+    """Refuse parameters that a chapter does not have, and name the nearest that it has."""
     unknown = sorted(set(given) - set(known))
     if not unknown:
         return
@@ -196,7 +198,9 @@ def _plain_assignments(source: str) -> set[str] | None:
 
 
 def _runs_folder(chapter: str, runs: str) -> Path:
-    """The default folder is the project's own, whichever folder inside the project the kernel started in."""
+    """By default $LABKIT_RUNS, or the project's folder, wherever in the project the kernel started."""
+    if runs == DEFAULT_RUNS and (kept := os.environ.get("LABKIT_RUNS")):
+        return Path(kept).expanduser()
     if runs == DEFAULT_RUNS:
         for folder in (Path.cwd(), *Path.cwd().parents):
             if (folder / "notebooks" / f"{chapter}.ipynb").exists():
@@ -290,7 +294,7 @@ def _place(
 
 def _folder(name: str, default: str, meaning: str) -> Parameter:
     def read(value: Any) -> str:
-        if not isinstance(value, str) or not value:
+        if not isinstance(value, str) or not value or Path(value).expanduser().is_file():
             raise _refuse(name, value, "the path of a folder, made when it is missing")
         return value
 
@@ -332,7 +336,13 @@ def _common(chapter: Chapter) -> tuple[Parameter, ...]:
             + (". Nobody publishes them." if chapter.never else ", or fetched from their publishers."),
             chapter.never,
         ),
-        _integer("seed", 0, 0, "Decides every random choice: splits, noise, initial weights, batches."),
+        _integer(
+            "seed",
+            0,
+            0,
+            "Decides what is drawn: images and noise that labkit makes, initial weights, batches. "
+            "A published set is always split alike.",
+        ),
         _names("models", chapter.models, "Which of the chapter's models are trained."),
         _integer(
             "epochs", None, 1, "Epochs for every model; None keeps what the profile and the recipes say."

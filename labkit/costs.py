@@ -85,7 +85,8 @@ def samples(machine: str, sizes: Sizes, runs: Sequence[Run]) -> list[Sample]:
     """
     fastest: dict[str, Sample] = {}
     for run in runs:
-        if run.epochs and _macs(run) and _machine(run) == machine and not run.in_fewer_bits:
+        alike = _machine(run) == machine and not run.in_fewer_bits and not once(run.name)
+        if alike and run.epochs and _macs(run):
             family = sizes.get(run.record["model"]["name"], Size(0)).family
             sample = Sample(run.name, family, _macs(run), _seconds(run))
             fastest[run.name] = min(fastest.get(run.name, sample), sample, key=attrgetter("seconds"))
@@ -102,8 +103,18 @@ def _seconds(run: Run) -> float:
     return run.fastest_epoch / images
 
 
+def once(name: str) -> bool:
+    """Whether an experiment passes each image through its network once, and trains the last layer alone."""
+    return "_transfer" in name
+
+
 def _macs(run: Run) -> int:
-    return (run.record["model"]["macs"] or 0) * (1 if run.name.endswith("_transfer") else PASSES)
+    """Multiply-adds of training on one image; a network that is mostly frozen is passed forward only."""
+    model = run.record["model"]
+    if not model["macs"]:
+        return 0
+    trains = 2 * model["parameters"]["trainable"] > model["parameters"]["total"]
+    return model["macs"] * (PASSES if trains else 1)
 
 
 def _machine(run: Run) -> str | None:

@@ -14,6 +14,8 @@ LOSSES = {"crossentropy": (), "gce": ("q",), "forward": ()}
 AUGMENTATIONS = (None, "basic", "mixup", "cutmix", "basic_cutmix", "cutmix_unit")
 PRECISIONS = ("float32", "mixed_bfloat16")
 PARTNERS = ("batch", "shuffle")
+NUMBERS = ("lr", "weight_decay", "momentum", "warmup", "plateau_factor", "plateau_min_delta", "min_lr",
+           "label_smoothing", "ema")  # fmt: skip
 _PLATEAU_DEFAULTS = {
     "plateau_factor": 0.1,
     "plateau_patience": None,
@@ -163,6 +165,13 @@ def _check_numbers(recipe: Recipe) -> None:
         value = getattr(recipe, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < low:
             raise RecipeError(f"{name} is {value!r}.", expected=f"a whole number, {low} or more")
+    for name in NUMBERS:
+        value = getattr(recipe, name)
+        missing = value is None and name == "ema"
+        if not missing and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise RecipeError(f"{name} is {value!r}.", expected="a number")
+    if not isinstance(recipe.restore_best, bool):
+        raise RecipeError(f"restore_best is {recipe.restore_best!r}.", expected="True or False")
     ranges = {
         "lr": (recipe.lr > 0, "above 0"),
         "weight_decay": (recipe.weight_decay >= 0, "0 or more"),

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 PUBLISHED, DEFECTS, RESULTS = Path("book/published.csv"), Path("book/defects.toml"), Path("results")
 HEADLINES = ("test_accuracy", "valid_accuracy")  # the figure an experiment is judged by, the first it has
-AS_RUN = ("_as_run", "-report000", "-report001")
 AS_MEANT = ("", "-honest")
 RAN_AS = {"dual_cifar/accnrr": "dual_cifar/accn_l2"}  # what the report's code built under another name
 BEYOND = {  # what is in no report and named after no model: its model and its recipe
@@ -44,7 +43,7 @@ BEYOND = {  # what is in no report and named after no model: its model and its r
 TRAINED_ON = {"noisy_cifar": 45_000, "animals": 11_453, "dual_cifar": 44_992, "cifar100": 40_000}
 CLEANED = 8_100  # images that train report 000's label cleaner
 PRETRAINED = ("resnet50v2", "mobilenetv2", "xception", "inception_transfer", "efficientnetv2b0")
-LESS = ("epochs", "n", "pairs_per_epoch", "profile")  # options that cut a recipe short, but a full profile
+LESS = ("epochs", "pairs_per_epoch", "profile")  # options that cut a recipe short, but a full profile
 NEARLY = 0.95  # of the most that a run was given is as much: a filter leaves other images with every seed
 LUCK = 0.01  # between seeds, at least, where it was not measured: the reports' own reruns differ by that much
 
@@ -332,7 +331,7 @@ def compare(chapter: str, these: Iterable[Run] = ()) -> "Styler":
         made.setdefault(run.name, []).append(run)
     entries, sizes = [], costs.sizes()
     for row in rows(chapter):
-        names = (*_names(row.name, AS_MEANT), *_names_as_run(row.name))
+        names = (*_names(row.name, AS_MEANT), *_names_as_run(row.name, row.report))
         here = [run for name in names for run in made.get(name, ())]
         entries.append(
             {
@@ -413,14 +412,12 @@ def work(name: str, sizes: Sizes, *, images: int | None = None, epochs: int | No
     model, recipe = BEYOND.get(name, (named_after, None))
     if model not in sizes:
         return None
-    usual = CLEANED if experiment.endswith("_cleaner") else TRAINED_ON[chapter]
-    return Work(
-        name,
-        model,
-        sizes[model].family,
-        sizes[model].macs * (1 if experiment.endswith("_transfer") else PASSES),
-        (images or usual) * (epochs or (RECIPES[recipe].epochs if recipe else _reported_epochs(name))),
-    )
+    cleans = experiment.endswith("_cleaner")  # by a classifier that is frozen
+    images = images or (CLEANED if cleans else TRAINED_ON[chapter])
+    epochs = epochs or (RECIPES[recipe].epochs if recipe else _reported_epochs(name))
+    passes = 1 / epochs if costs.once(name) else 1 if cleans else PASSES
+    family = "cleaner" if cleans else sizes[model].family
+    return Work(name, model, family, sizes[model].macs * passes, images * epochs)
 
 
 def _reported_epochs(name: str) -> float:
@@ -450,7 +447,7 @@ def _row(chapter: str, experiment: str, figures: pd.DataFrame, records: list[Run
     name = f"{chapter}/{experiment}"
     as_run, as_meant = (
         Side(metric, tuple(longest([run for run in records if run.name in names])))
-        for names in (_names_as_run(name), _names(name, AS_MEANT))
+        for names in (_names_as_run(name, main["report"]), _names(name, AS_MEANT))
     )
     images = math.inf if math.isnan(main["images"]) else float(main["images"])
     return Row(
@@ -466,9 +463,9 @@ def _row(chapter: str, experiment: str, figures: pd.DataFrame, records: list[Run
     )
 
 
-def _names_as_run(name: str) -> tuple[str, ...]:
+def _names_as_run(name: str, report: str) -> tuple[str, ...]:
     other = (RAN_AS[name],) if name in RAN_AS else ()
-    return (*_names(name, AS_RUN), *other)
+    return (*_names(name, ("_as_run", f"-report{report}")), *other)
 
 
 def _names(name: str, endings: tuple[str, ...]) -> tuple[str, ...]:

@@ -114,7 +114,10 @@ def search(
             _run(_Job(space, train, valid, recipe, run, runs, folder), tuner, trials, seed, role)
     for file in folder.glob(f"trial_*/{TRAINED}"):
         used(folder.with_name(file.read_text(encoding="utf-8")) / RECORD)
-    return Search(run, _table(folder, run), space, recipe, folder)
+    table = _table(folder, run)
+    if tuner != "hyperband":  # whose trials build on each other
+        table = table.iloc[:trials]  # the folder may hold a longer search
+    return Search(run, table, space, recipe, folder)
 
 
 def report004(

@@ -58,7 +58,7 @@ def run_of(name: str, test: float, *, seed: int = 0, classes=STAND_IN, kept: boo
         "seconds": 3600.0,
         "recipe": {"restore_best": not name.endswith("_as_run"), "epochs": 4, "precision": "float32"},
         "hardware": {"cores": 2, "gpu": None},
-        "model": {"name": name, "macs": None, "parameters": {"total": 1000}},
+        "model": {"name": name, "macs": None, "parameters": {"total": 1000, "trainable": 1000}},
         "data": {"train": {"source": "folder insects", "n": 2_000}, "valid": {"n": 300}},
         "metrics": {"test": {**part, "source": "folder insects"}},
     }

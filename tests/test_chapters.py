@@ -121,6 +121,9 @@ def test_the_default_runs_folder_is_the_projects_wherever_the_kernel_starts(tmp_
     monkeypatch.chdir(notebooks)
     assert chapters.settings("animals", {}).runs == tmp_path / "_build" / "runs"
     assert chapters.settings("animals", {"runs": "mine"}).runs == Path("mine")
+    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "kept"))
+    assert chapters.settings("animals", {}).runs == tmp_path / "kept"
+    assert chapters.settings("animals", {"runs": "mine"}).runs == Path("mine")
 
 
 def test_settings_are_frozen_and_a_misspelt_attribute_is_an_error():

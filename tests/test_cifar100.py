@@ -77,7 +77,12 @@ def run_of(
         "history": history,
         "best_epoch": 2,
         "seconds": 10.0,
-        "model": {"name": model, "options": options or {}, "macs": None, "parameters": {"total": 1000}},
+        "model": {
+            "name": model,
+            "options": options or {},
+            "macs": None,
+            "parameters": {"total": 1000, "trainable": 1000},
+        },
         "recipe": {"epochs": 50, "lr": 0.02, "precision": "float32"},
         "data": {"train": {"source": source, "n": 40_000}},
         "metrics": {"valid": part} | {key: {**part, "accuracy": value} for key, value in metrics.items()},

@@ -96,6 +96,21 @@ def test_cores_without_wide_vectors_tell_how_much_slower_they_are_and_nothing_el
     assert f"took {found.median():.1f} times as long as estimated" in cost_page.full(SIZES)
 
 
+def test_a_network_that_is_mostly_frozen_is_passed_forward():
+    (cleaner,) = scoreboard.recorded("noisy_cifar/resnet8_cleaner-honest")
+    (sample,) = costs.samples(CORES, SIZES, [cleaner])
+    assert sample.macs == cleaner.record["model"]["macs"]
+    work = scoreboard.work("noisy_cifar/resnet8_cleaner", costs.sizes())
+    assert (work.family, work.macs) == ("cleaner", costs.sizes()["resnet8"].macs)
+
+
+def test_frozen_layers_that_give_their_output_once_cost_once_and_tell_nothing_of_an_epoch():
+    work = scoreboard.work("animals/resnet50v2_transfer", costs.sizes())
+    assert work.total == pytest.approx(costs.sizes()["resnet50v2"].macs * scoreboard.TRAINED_ON["animals"])
+    usual = scoreboard.recorded("cifar100/mlp")[0]
+    assert costs.samples(CORES, SIZES, [replace(usual, name="animals/xception_transfer")]) == []
+
+
 def test_of_several_records_of_one_experiment_the_fastest_counts():
     usual = scoreboard.recorded("cifar100/mlp")[0]
     slower = replace(usual, record=copy.deepcopy(dict(usual.record)))

@@ -79,6 +79,15 @@ def test_parts_that_cannot_be_drawn_are_refused():
             data.PairStream(IMAGES, IMAGES, 4, seed=seed)
 
 
+def test_sizes_that_are_no_numbers_of_images_are_refused():
+    for wrong in (10.5, "10", 0):
+        with pytest.raises(ParameterError, match="at least one image"):
+            data.cifar10(n=wrong)
+    with pytest.raises(ParameterError, match="height and width"):
+        data.animals(size="100")
+    assert [len(part) for part in IMAGES.split(np.float32(0.5), np.float32(0.5), seed=0)] == [30, 30]
+
+
 def test_take_by_position_slice_and_mask():
     assert (IMAGES.take([5, 5, -1]).labels == IMAGES.labels[[5, 5, -1]]).all()
     assert len(IMAGES.take(slice(10))) == 10 and len(IMAGES.take([])) == 0

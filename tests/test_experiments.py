@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from labkit import experiments
+from labkit.__main__ import main
 from labkit.errors import ParameterError, RecipeError
 from labkit.experiments import registry
 
@@ -57,6 +58,20 @@ def test_options_last_as_long_as_the_experiment(monkeypatch):
         experiments.run("cifar100/toy", devices=2, member="one@127.0.0.1:8470")
     assert told == {"LABKIT_DEVICES": "2", "LABKIT_MEMBER": "one@127.0.0.1:8470"}
     assert os.environ["LABKIT_DEVICES"] == "4" and "LABKIT_MEMBER" not in os.environ
+
+
+def test_a_record_does_not_say_which_part_of_a_search_its_process_took(monkeypatch):
+    def toy(settings):
+        raise ParameterError(f"told {os.environ['LABKIT_COMMAND']}")
+
+    monkeypatch.setitem(registry.REGISTRY, "cifar100/toy", registry.Experiment("cifar100/toy", "", toy))
+    monkeypatch.setenv("LABKIT_COMMAND", "")
+    words = ["run", "cifar100/toy", "--member", "one@127.0.0.1:8470", "--seed", "3"]
+    with monkeypatch.context() as patched:
+        said = []
+        patched.setattr("sys.stderr.write", said.append)
+        assert main(words) == 2
+    assert "told python -m labkit run cifar100/toy --seed 3" in "".join(said)
 
 
 def test_a_misspelt_option_names_the_right_ones():

@@ -231,13 +231,38 @@ def test_only_a_finished_run_is_published(tmp_path, status):
 
 
 def test_the_command_publishes_what_has_ended_and_names_what_has_not(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+    below = a_project(tmp_path, monkeypatch)
     ended, running = kept(tmp_path / "a"), kept(tmp_path / "b", status="running")
     assert main(["publish", str(running.folder), str(ended.folder), "--variant", "short"]) == 2
     said = capsys.readouterr()
-    assert said.out == "results/noisy_cifar/vgg-seed0-short.json\n"
+    assert said.out == f"{tmp_path}/results/noisy_cifar/vgg-seed0-short.json\n"
     assert said.err.startswith("labkit: ") and "is running" in said.err
-    assert main(["publish", str(ended.folder)]) == 0
+    assert main(["publish", str(ended.folder)]) == 0 and not [*below.iterdir()]
+
+
+def a_project(folder, monkeypatch):
+    """Work in a folder of a project other than this one."""
+    (folder / "results").mkdir()
+    (folder / "pyproject.toml").touch()
+    (folder / "below").mkdir()
+    monkeypatch.chdir(folder / "below")
+    return folder / "below"
+
+
+def test_a_pattern_of_folders_passes_over_locks_and_searches(tmp_path, monkeypatch, capsys):
+    a_project(tmp_path, monkeypatch)
+    ended = kept(tmp_path / "a")
+    lock, search = tmp_path / "a/tuned.search-0123.lock", tmp_path / "a/tuned.search-0123"
+    lock.touch(), search.mkdir()
+    assert main(["publish", str(ended.folder), str(lock), str(search)]) == 0
+    assert capsys.readouterr().out.count("\n") == 1
+    assert main(["publish", str(search)]) == 2
+
+
+def test_the_end_of_a_records_name_is_one_word(tmp_path):
+    with pytest.raises(RunError, match="one word"):
+        runs.publish(kept(tmp_path), tmp_path / "results", variant="../../elsewhere")
+    assert not (tmp_path / "results").exists()
 
 
 def test_the_kept_epoch_is_the_last_where_the_best_is_not_restored(tmp_path):
@@ -261,6 +286,11 @@ def test_a_run_that_no_command_makes_again_is_not_published(tmp_path):
         (["list", "noisy_cifar/*", "--seed", "3"], "Nothing is known of '--seed'"),
         (["list", "noisy_cifar/*", "animals/*"], "one pattern at most"),
         (["run", "--seed", "3", "noisy_cifar/vgg"], "such as run noisy_cifar/vgg --seed 3"),
+        (["run", "cifar100/mlp", "---seed", "3"], "no parameter '_seed'.\nExpected: one of profile"),
+        (["run", "cifar100/mlp", "--In", "3"], "no parameter 'In'"),
+        (["run", "cifar100/mlp", "--name", "3"], "no parameter 'name'"),
+        (["run", "cifar100/mlp", "--runs", __file__], "the path of a folder"),
+        (["list", "nonsense*"], "No experiment matches 'nonsense*'"),
     ],
 )
 def test_the_command_refuses_what_it_would_not_heed(words, says, capsys):

@@ -18,11 +18,13 @@ import yaml
 
 from labkit import chapters, costs, experiments, scoreboard
 from labkit.book import execute
-from labkit.errors import ParameterError
+from labkit.errors import ParameterError, RunError
 from labkit.runs.record import RECORD, read
 from labkit.runs.record import write as write_record
+from labkit.sweeps import cell as one_cell
 from labkit.sweeps import declared, needs, outcome
 from labkit.sweeps.cell import _chapter
+from labkit.training.callbacks import Diverged
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOW = yaml.safe_load((ROOT / "workflow.yaml").read_text(encoding="utf-8"))
@@ -180,7 +182,15 @@ def test_a_larger_model_asks_for_more_of_everything():
     assert of("dual_cifar/accn", epochs=1)["minutes"] < large["minutes"]
     smoke = of("cifar100/mlp", profile="smoke")
     assert (smoke["gpus"], large["gpus"], of("dual_cifar/accn", devices=4)["gpus"]) == (0, 1, 4)
+    assert of("cifar100/mlp", devices=2, profile="smoke")["gpus"] == 2  # whoever asks for two needs two
     assert of("cifar100")["minutes"] > of("cifar100", models="mlp")["minutes"] > small["minutes"]
+
+
+def test_what_would_come_again_is_not_tried_again():
+    one = declared.Cell("cell", "cifar100/mlp", {}, {})
+    again = [one_cell._may_pass(one, error) for error in (RunError("the disk is full"), MemoryError())]
+    never = [one_cell._may_pass(one, error) for error in (Diverged("no number"), KeyError("a slip"))]
+    assert (again, never) == ([True, True], [False, False])
 
 
 @pytest.mark.parametrize(

@@ -636,6 +636,12 @@ def test_the_rate_finder_leaves_the_model_as_it_was(images):
     assert f"{rates.suggestion:.1e}" in str(rates)
 
 
+@pytest.mark.parametrize("wrong", [{"low": 0}, {"low": 1.0, "high": 0.1}, {"steps": 0}])
+def test_a_rate_finder_with_nothing_to_search_says_so(images, wrong):
+    with pytest.raises(RunError, match="nothing to search"):
+        training.find_lr(tiny_model(), images[0], QUICK, **wrong)
+
+
 def losses_at_rates(model: keras.Model, train_set: data.ImageSet, recipe: Recipe = QUICK, **given) -> list:
     rates = training.find_lr(model, train_set, recipe, low=1e-5, high=1e-4, steps=3, **given)
     return rates.table["loss"].tolist()

@@ -127,6 +127,14 @@ def test_more_trials_go_on_with_the_same_search(tmp_path, trained):
     pd.testing.assert_frame_equal(more.trials.head(5), few.trials)
 
 
+def test_a_shorter_search_is_the_beginning_of_a_longer_one(tmp_path, trained):
+    few = searched(tmp_path / "a")
+    searched(tmp_path / "b", trials=8)
+    again = searched(tmp_path / "b")
+    assert len(trained) == 5 + 8 and len(again.trials) == 5
+    assert again.parameters == few.parameters and again.best["lr"] == few.best["lr"]
+
+
 def test_a_search_depends_on_seed_data_recipe_and_space(tmp_path, trained):
     def wider(hp, recipe):
         return linear(recipe.seed), recipe.but(lr=hp.Float("lr", 1e-4, 1.0, sampling="log"))

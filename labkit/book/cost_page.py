@@ -81,7 +81,8 @@ def _without_wide_vectors(sizes: Sizes, runs: list[Run]) -> str:
         return ""
     made = ", ".join(f"`{name}`" for name in dict.fromkeys(ratios.index))
     return (
-        f"The two cores of the estimate compute with {costs.WIDE}. Two cores without it took "
+        f"The two cores of the estimate are taken to compute with {costs.WIDE}: older records do not say. "
+        f"Two cores without it took "
         f"{ratios.median():.1f} times as long as estimated, by the median of {made}.\n"
     )
 

@@ -13,7 +13,6 @@ from labkit.errors import ParameterError, nearest
 
 CONSTRAINTS = "constraints.txt"
 REPORTS = ("book/published.csv", "book/defects.toml")  # what chapters show of the reports
-FORETELL = ("dual_cifar",)  # chapters that tell what training costs, by the records of all chapters
 SPEED = "bench/RESULTS.md"
 
 
@@ -35,15 +34,14 @@ def prose() -> list[str]:
     return ["_config.yml", "_toc.yml", "CHANGELOG.md", SPEED, *sorted(pages)]
 
 
-def records(chapter: str = "") -> list[str]:
-    """The recorded runs of a chapter, or of all."""
-    return sorted(str(path) for path in Path("results", chapter).rglob("*.json"))
+def records() -> list[str]:
+    """The recorded runs of all chapters."""
+    return sorted(str(path) for path in Path("results").rglob("*.json"))
 
 
 def of(chapter: str) -> list[str]:
-    """Every file that can change the result of a chapter."""
-    shown = records("" if chapter in FORETELL else chapter)
-    return [f"notebooks/{chapter}.ipynb", *package(), CONSTRAINTS, *REPORTS, *shown]
+    """Every file that can change the result of a chapter; each foretells times by the records of all."""
+    return [f"notebooks/{chapter}.ipynb", *package(), CONSTRAINTS, *REPORTS, *records()]
 
 
 def of_run(name: str) -> list[str]:

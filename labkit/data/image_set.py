@@ -220,7 +220,7 @@ def _sizes(parts: tuple[float, ...], n: int) -> list[int]:
         raise DataError(
             f"cannot split into {parts}", expected="sizes such as 45000, 5000 or fractions such as 0.9, 0.1"
         )
-    fractions = [isinstance(part, float) for part in parts]
+    fractions = [isinstance(part, float | np.floating) for part in parts]
     if any(fractions) and not all(fractions):
         raise DataError(f"sizes and fractions mixed in {parts}", expected="either all sizes or all fractions")
     if all(fractions):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -113,7 +114,7 @@ def animals(
     Every photo is resized to a square of `size`. The seed draws synthetic images, the n photos to keep,
     and the test part of a folder that has none.
     """
-    if not 8 <= size <= 1024:
+    if not isinstance(size, Integral) or not 8 <= size <= 1024:
         raise ParameterError(f"size={size}", expected="a height and width from 8 to 1024 pixels")
     if source == "synthetic":
         return _drawn("animals", n, seed, size=size)
@@ -132,7 +133,7 @@ def animals(
 
 
 def _drawn(kind: str, n: int | None, seed: int, **options: int) -> tuple[ImageSet, ImageSet]:
-    n = _DRAWN[kind] if n is None else n
+    n = _DRAWN[kind] if n is None else _checked(n)
     return (
         synthetic(kind, n, seed, **options),
         synthetic(kind, _test_size(n), seed, part="test", **options),
@@ -248,7 +249,7 @@ def _test_size(n: int) -> int:
 
 
 def _checked(n: int) -> int:
-    if n < 1:
+    if not isinstance(n, Integral) or n < 1:
         raise ParameterError(f"n={n}", expected="at least one image")
     return n
 

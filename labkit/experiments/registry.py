@@ -53,13 +53,15 @@ def get(name: str) -> Experiment:
     return REGISTRY[name]
 
 
-def run(name: str, *, devices: int | None = None, member: str | None = None, **parameters) -> Run:
+def run(name: str, /, *, devices: int | None = None, member: str | None = None, **parameters) -> Run:
     """Train and score one experiment; a finished one is loaded. Parameters are those of its chapter.
 
     - `devices`: how many devices share each batch; $LABKIT_DEVICES or 1 by default.
     - `member`: this process's part in a search that several share, as `tuning.search` takes it.
     """
     experiment = get(name)
+    known = [parameter.name for parameter in chapters.parameters(experiment.chapter)]
+    chapters.refuse_unknown(experiment.chapter, known, parameters)
     settings = chapters.settings(experiment.chapter, parameters)
     with _told(LABKIT_DEVICES=devices, LABKIT_MEMBER=member):
         return experiment.function(settings)

@@ -1,6 +1,7 @@
 """Records for the repository: written from a run, and checked by running again."""
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import Any
 from labkit.errors import RunError
 from labkit.runs.record import Run, load, plain, write
 from labkit.runs.schema import validate
+from labkit.runs.table import published_folder
 
 
-def publish(run: Run, results: str | Path = "results", *, variant: str | None = None) -> Path:
-    """Write a finished run's numbers to results/<chapter>/<name>-seed<k>[-variant].json.
+def publish(run: Run, results: str | Path | None = None, *, variant: str | None = None) -> Path:
+    """Write a finished run's numbers to <chapter>/<name>-seed<k>[-variant].json in the project's `results`.
 
     A record there is replaced only by a run of as many epochs of as many images in the same precision.
     """
@@ -27,11 +29,14 @@ def publish(run: Run, results: str | Path = "results", *, variant: str | None = 
             f"the record of {run.name} does not say what makes it again.",
             expected="a run of `python -m labkit run`, which keeps its command",
         )
+    if variant is not None and not re.fullmatch(r"[A-Za-z0-9_.]+", variant):
+        raise RunError(f"A record cannot end in {variant!r}.", expected="one word, such as bfloat16")
     record = rounded(plain({name: value for name, value in run.record.items() if name != "weights"}))
     validate(record, name=run.name)
     chapter, name = run.name.split("/")
     ending = f"-{variant}" if variant else ""
-    file = Path(results) / chapter / f"{name}-seed{run.seed}{ending}.json"
+    place = Path(results) if results else published_folder()
+    file = place / chapter / f"{name}-seed{run.seed}{ending}.json"
     if file.exists() and _given(earlier := load(file).record) != _given(record):
         raise RunError(
             f"{file.name} is of a run that was given {_given(earlier)}; this one was given {_given(record)}.",

@@ -17,11 +17,11 @@ DAMAGED = "damaged"
 
 
 def published_folder() -> Path:
-    """The committed records: `results` in the working folder or above it, or beside the package."""
-    for folder in (Path.cwd(), *Path.cwd().parents):
+    """The committed records: `results` of the project around the working folder, or else of the package's."""
+    for folder in (Path.cwd(), *Path.cwd().parents, Path(__file__).parents[2]):
         if (folder / "results").is_dir() and (folder / "pyproject.toml").is_file():
             return folder / "results"
-    return Path(__file__).parents[2] / "results"
+    return Path("results")
 
 
 def results(pattern: str = "*", *, folders: Iterable[str | Path] | None = None) -> pd.DataFrame:

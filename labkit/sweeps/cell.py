@@ -75,10 +75,12 @@ def _chapter(cell: Cell, folder: Path, attempt: int) -> list[Mapping[str, Any]]:
 
 
 def _may_pass(cell: Cell, error: Exception) -> bool:
-    """Whether another attempt can end otherwise; an error in a notebook would come again."""
+    """Whether another attempt can end otherwise; an error in a notebook or a lost loss would come again."""
+    from labkit.training.callbacks import Diverged
+
     if cell.is_chapter:
         return not (FAILED / f"{cell.name}.txt").exists()
-    return isinstance(error, PASSING)
+    return isinstance(error, PASSING) and not isinstance(error, Diverged)
 
 
 def _stop(number: int, frame: Any) -> None:

@@ -51,7 +51,7 @@ def of(cell: Cell) -> dict[str, int]:
         "cores": min(MOST_CORES, 1 + int(largest / MACS_A_CORE)),
         "mem_mb": START_MB + max((_megabytes(cards[work.model], settings) for work in works), default=0),
         "minutes": START_MINUTES + math.ceil(MARGIN * minutes),
-        "gpus": cell.devices if minutes > START_MINUTES else 0,
+        "gpus": cell.devices if minutes > START_MINUTES or cell.devices > 1 else 0,
         # As long as no record was made on a GPU, it is asked for as long as the cores would take.
         "gpu_minutes": START_MINUTES
         + math.ceil(MARGIN * (minutes if math.isnan(on_gpu) else on_gpu / cell.devices)),

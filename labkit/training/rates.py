@@ -45,6 +45,11 @@ def find_lr(
     The suggestion is a third of the rate at which the smoothed loss is lowest. As in `fit`, layers that take
     their numbers from training images are fitted first, and stay so; `targets` are learnt in place of labels.
     """
+    if not 0 < low < high or steps < 1:
+        raise RunError(
+            f"There is nothing to search in {steps} steps from {low:g} to {high:g}.",
+            expected="one step or more, from a rate above 0 to a higher one",
+        )
     check_targets(model, train, recipe, targets)
     adapt(model, train)
     before = model.get_weights()
