@@ -119,6 +119,8 @@ def _macs(run: Run) -> int:
 
 def _machine(run: Run) -> str | None:
     hardware, devices = run.record["hardware"], run.record["devices"]
+    if hardware.get("earlier"):
+        return None  # which of them the fastest epoch is of, nobody knows
     if hardware["gpu"]:
         return GPU if "H200" in hardware["gpu"] and devices == 1 else None
     if hardware["cores"] != 2:

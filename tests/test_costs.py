@@ -111,6 +111,13 @@ def test_frozen_layers_that_give_their_output_once_cost_once_and_tell_nothing_of
     assert costs.samples(CORES, SIZES, [replace(usual, name="animals/xception_transfer")]) == []
 
 
+def test_a_run_of_several_machines_says_nothing_of_any():
+    usual = scoreboard.recorded("cifar100/mlp")[0]
+    moved = replace(usual, record=copy.deepcopy(dict(usual.record)))
+    moved.record["hardware"]["earlier"] = [usual.record["hardware"]]
+    assert len(costs.samples(CORES, SIZES, [usual])) == 1 and costs.samples(CORES, SIZES, [moved]) == []
+
+
 def test_of_several_records_of_one_experiment_the_fastest_counts():
     usual = scoreboard.recorded("cifar100/mlp")[0]
     slower = replace(usual, record=copy.deepcopy(dict(usual.record)))

@@ -15,6 +15,7 @@ import pytest
 from training_process import BASE, VARIANTS, outcome, tiny_images, tiny_model, train
 
 from labkit import augment, data, evaluation, labels, models, runs, training
+from labkit.book import score_page
 from labkit.errors import DataError, ModelError, ParameterError, RecipeError, RunError
 from labkit.recipes import PARTNERS, RECIPES, Recipe
 from labkit.runs.record import LOCK, RECORD
@@ -294,6 +295,17 @@ def test_of_two_processes_on_one_key_one_trains(tmp_path):
     assert first == second
     (folder,) = (tmp_path / "tests").iterdir()
     assert runs.load(folder).record["resumed"] == 0
+
+
+def test_a_run_that_goes_on_elsewhere_names_every_machine_once(tmp_path, monkeypatch):
+    for until, cpu in ((1, "slow"), (2, "fast"), (3, "slow"), (None, "fast")):
+        here = {"cpu": cpu, "vectors": None, "cores": 2, "gpu": None}
+        monkeypatch.setattr(machine, "hardware", lambda here=here: here)
+        _, run = train(tmp_path, "last", until=until)
+        runs.validate(run.record)
+    hardware = run.record["hardware"]
+    assert (hardware["cpu"], [found["cpu"] for found in hardware["earlier"]]) == ("fast", ["slow"])
+    assert score_page.hardware(run) == "fast, 2 cores, before on slow, 2 cores"
 
 
 def test_a_record_cut_short_is_set_aside_and_training_goes_on(tmp_path):

@@ -2,6 +2,8 @@
 
 import math
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 from labkit import chapters, scoreboard
 from labkit.book import markdown
@@ -110,8 +112,13 @@ def _origin(rows: list[Row]) -> str:
 
 
 def hardware(run: Run) -> str:
-    """The graphics processor of a run, or else its processor and cores, and their vectors where known."""
-    found = run.record["hardware"]
+    """The machine of a run, and those before it where the run was resumed on another."""
+    last = run.record["hardware"]
+    return ", before on ".join(map(_machine, (last, *last.get("earlier", ()))))
+
+
+def _machine(found: Mapping[str, Any]) -> str:
+    """A graphics processor, or else a processor and its cores, and their vectors where known."""
     vectors = f", {found['vectors']}" if found.get("vectors") else ""
     return found["gpu"] or f"{found['cpu']}, {found['cores']} cores{vectors}"
 

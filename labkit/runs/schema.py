@@ -24,6 +24,7 @@ def _object(required: Mapping[str, Any], optional: Mapping[str, Any] | None = No
 
 
 _IMAGES = _object({"source": _TEXT, "fingerprint": _DIGEST, "n": _COUNT})
+_MACHINE = {"cpu": _TEXT, "cores": _COUNT, "gpu": _MAYBE_TEXT}
 _METRICS = _object(
     {"n": _COUNT, "accuracy": _SHARE, "source": _TEXT, "fingerprint": _DIGEST},
     {
@@ -74,7 +75,7 @@ SCHEMA: dict[str, Any] = {
             "backend": _TEXT,
             "devices": _COUNT,
             "hardware": _object(
-                {"cpu": _TEXT, "cores": _COUNT, "gpu": _MAYBE_TEXT}, {"vectors": _MAYBE_TEXT}
+                _MACHINE, {"vectors": _MAYBE_TEXT, "earlier": {"type": "array", "items": _object(_MACHINE)}}
             ),
             "versions": {"type": "object", "additionalProperties": _TEXT, "minProperties": 1},
             "git": {"anyOf": [_object({"commit": _TEXT, "changed": {"type": "boolean"}}), {"type": "null"}]},

@@ -111,7 +111,10 @@ def fit(
         if record is not None and record["status"] == "done":
             _load(job, folder, record)
         else:
-            record = _trained(job, _new_record(job, name, identity, command), folder)
+            new = _new_record(job, name, identity, command)
+            if record is not None:
+                new["hardware"] = _machines(new["hardware"], record["hardware"])
+            record = _trained(job, new, folder)
         return Run(run, identity["key"], folder, record)
 
 
@@ -258,6 +261,13 @@ def _new_record(job: _Job, name: str, identity: Mapping[str, Any], command: str 
         "metrics": {},
         **_outcome(job, Progress()),
     }
+
+
+def _machines(here: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """The machine that goes on with a run, and under `earlier` the others that have trained it."""
+    known = [*before.get("earlier", []), {name: before[name] for name in before if name != "earlier"}]
+    others = [found for place, found in enumerate(known) if found != here and found not in known[:place]]
+    return {**here, "earlier": others} if others else dict(here)
 
 
 def _images_record(images: ImageSet | PairStream) -> dict[str, Any]:
