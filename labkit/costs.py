@@ -85,12 +85,16 @@ def samples(machine: str, sizes: Sizes, runs: Sequence[Run]) -> list[Sample]:
     """
     fastest: dict[str, Sample] = {}
     for run in runs:
-        alike = _machine(run) == machine and not run.in_fewer_bits and not once(run.name)
-        if alike and run.epochs and _macs(run):
+        if run.epochs and _macs(run) and _tells_of(machine, run):
             family = sizes.get(run.record["model"]["name"], Size(0)).family
             sample = Sample(run.name, family, _macs(run), _seconds(run))
             fastest[run.name] = min(fastest.get(run.name, sample), sample, key=attrgetter("seconds"))
     return list(fastest.values())
+
+
+def _tells_of(machine: str, run: Run) -> bool:
+    """Whether a run's epochs were spent on a machine, in the usual bits, and pass through its whole network."""
+    return _machine(run) == machine and not run.in_fewer_bits and not once(run.name)
 
 
 def _seconds(run: Run) -> float:
