@@ -93,7 +93,7 @@ def samples(machine: str, sizes: Sizes, runs: Sequence[Run]) -> list[Sample]:
 
 
 def _tells_of(machine: str, run: Run) -> bool:
-    """Whether a run's epochs were spent on a machine, in the usual bits, and pass through its whole network."""
+    """Whether epochs were spent on a machine, in the usual bits, and passed through the whole network."""
     return _machine(run) == machine and not run.in_fewer_bits and not once(run.name)
 
 
