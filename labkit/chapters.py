@@ -91,10 +91,19 @@ def parameters(chapter: str) -> tuple[Parameter, ...]:
 
 def settings(chapter: str, namespace: Mapping[str, Any]) -> Settings:
     """Check the parameters in a notebook's globals and return them, or raise before any work starts."""
-    found = _chapter(chapter)
+    known = [parameter.name for parameter in parameters(chapter)]
+    _refuse_unknown(chapter, known, _assigned(namespace))
+    for name in known:
+        _refuse_module(name, namespace.get(name))
+    return checked(chapter, {name: namespace[name] for name in known if name in namespace})
+
+
+def checked(chapter: str, given: Mapping[str, Any]) -> Settings:
+    """Check parameters given by name, and add the defaults of the others."""
     known = {parameter.name: parameter for parameter in parameters(chapter)}
-    refuse_unknown(chapter, known, _assigned(namespace))
-    values = {name: known[name].read(_value(namespace, name, known[name].default)) for name in known}
+    _refuse_unknown(chapter, known, given)
+    values = {name: known[name].read(given.get(name, known[name].default)) for name in known}
+    found = _chapter(chapter)
     profile = found.profiles[values["profile"]]
     return Settings(
         chapter=chapter,
@@ -115,7 +124,7 @@ def settings(chapter: str, namespace: Mapping[str, Any]) -> Settings:
 def command(chapter: str, values: Mapping[str, Any]) -> str:
     """The papermill command that runs a chapter with these parameters."""
     known = {parameter.name: parameter for parameter in parameters(chapter)}
-    refuse_unknown(chapter, known, values)
+    _refuse_unknown(chapter, known, values)
     given = {name: value for name, value in values.items() if value != known[name].default}
     options = "".join(f" -p {name} {shlex.quote(spell(value))}" for name, value in given.items())
     return f".venv/bin/papermill notebooks/{chapter}.ipynb {chapter}.out.ipynb{options}"
@@ -139,7 +148,7 @@ def _chapter(name: str) -> Chapter:
     return CHAPTERS[name]
 
 
-def refuse_unknown(chapter: str, known: Iterable[str], given: Iterable[str]) -> None:
+def _refuse_unknown(chapter: str, known: Iterable[str], given: Iterable[str]) -> None:
     """Refuse parameters that a chapter does not have, and name the nearest that it has."""
     unknown = sorted(set(given) - set(known))
     if not unknown:
@@ -152,14 +161,13 @@ def refuse_unknown(chapter: str, known: Iterable[str], given: Iterable[str]) -> 
     )
 
 
-def _value(namespace: Mapping[str, Any], name: str, default: Any) -> Any:
-    value = namespace.get(name, default)
-    if isinstance(value, ModuleType):  # the chapters import modules called data, models and runs further down
+def _refuse_module(name: str, value: Any) -> None:
+    """The chapters import modules called data, models and runs further down, over the parameters."""
+    if isinstance(value, ModuleType):
         raise ParameterError(
             f"the name {name!r} holds a module and no parameter any more.",
             mend="Run the cell that sets the parameters again, then this one.",
         )
-    return value
 
 
 def _assigned(namespace: Mapping[str, Any]) -> set[str]:

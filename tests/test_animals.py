@@ -29,14 +29,14 @@ STAND_IN = ("ant", "bee", "wasp")
 
 @pytest.fixture
 def settings(tmp_path):
-    return chapters.settings("animals", {"runs": str(tmp_path / "runs")})
+    return chapters.checked("animals", {"runs": str(tmp_path / "runs")})
 
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
     """The lightest backbone, as it is before training."""
     folder = str(tmp_path_factory.mktemp("runs"))
-    return lab.begin(chapters.settings("animals", {"runs": folder}), "mobilenetv2")
+    return lab.begin(chapters.checked("animals", {"runs": folder}), "mobilenetv2")
 
 
 def run_of(name: str, test: float, *, seed: int = 0, classes=STAND_IN, kept: bool = False, **changes) -> Run:
@@ -113,7 +113,7 @@ def test_photos_are_read_once_and_split_as_in_the_report(settings):
     ],
 )
 def test_a_few_photos_do_where_a_step_is_all_that_is_shown(given, name, count):
-    assert lab.few(chapters.settings("animals", given), name) == count
+    assert lab.few(chapters.checked("animals", given), name) == count
 
 
 def test_a_run_on_a_few_photos_is_a_check_whatever_its_network(settings):
@@ -166,7 +166,7 @@ def test_the_counts_are_called_equal_only_at_the_reports_size(start, monkeypatch
 
 def test_in_smoke_the_smallest_backbone_alone_takes_every_mode():
     def tried(**given):
-        settings = chapters.settings("animals", given)
+        settings = chapters.checked("animals", given)
         return {name: lab.modes(settings, name) for name in settings.backbones}
 
     assert tried() == {
@@ -239,15 +239,15 @@ def test_missing_weights_are_missed_before_anything_trains(settings, tmp_path, m
 
 def test_what_is_repeated_as_run_depends_on_the_profile():
     def names(profile, **given):
-        return lab.slips(chapters.settings("animals", {"profile": profile, **given}))
+        return lab.slips(chapters.checked("animals", {"profile": profile, **given}))
 
     assert names("smoke") == ("simple", "custom_resnet")
     assert names("quick") == ("simple", "mid", "custom_resnet", "resnet_aug")
     assert names("full") == tuple(lab.SCRATCH)
     assert names("smoke", models="mid") == ()
-    assert lab.pretrained_slips(chapters.settings("animals", {"profile": "full"})) == ()
+    assert lab.pretrained_slips(chapters.checked("animals", {"profile": "full"})) == ()
     given = {"profile": "full", "weights": "imagenet", "backbones": "xception"}
-    assert lab.pretrained_slips(chapters.settings("animals", given)) == ("xception",)
+    assert lab.pretrained_slips(chapters.checked("animals", given)) == ("xception",)
 
 
 def test_dead_weights_are_those_that_never_move(settings):
@@ -492,7 +492,7 @@ def test_what_validates_best_is_the_epoch_that_was_kept(records):
 
 def test_the_summary_names_a_best_network_only_of_several(records):
     def told():
-        return words.summary({}, chapters.settings("animals", {})).data
+        return words.summary({}, chapters.checked("animals", {})).data
 
     records += three_seeds("simple", 0.5, 0.6)
     assert "on record: simple." in told() and "validates best" not in told()
@@ -576,7 +576,7 @@ def test_a_batch_follows_the_photos_and_makes_the_reports_steps(photos, batch):
 
 
 def test_networks_with_batch_normalization_keep_the_steps_and_others_the_batch(settings, monkeypatch):
-    full = chapters.settings("animals", {"profile": "full", "runs": str(settings.runs)})
+    full = chapters.checked("animals", {"profile": "full", "runs": str(settings.runs)})
     taken = {}
     monkeypatch.setattr(lab, "split", lambda _: lab._split("synthetic", 75, 0, 60))
     monkeypatch.setattr(

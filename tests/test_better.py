@@ -9,7 +9,7 @@ from labkit.experiments import better, noisy_cifar
 
 
 def settings(chapter, **given):
-    return chapters.settings(chapter, {"profile": "smoke", **given})
+    return chapters.checked(chapter, {"profile": "smoke", **given})
 
 
 def test_true_labels_are_learnt_as_they_are_and_others_as_the_teacher_reads_them(tmp_path, monkeypatch):

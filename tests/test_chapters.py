@@ -17,7 +17,7 @@ EVERY = [(name, parameter) for name in chapters.CHAPTERS for parameter in chapte
 
 @pytest.mark.parametrize("chapter", chapters.CHAPTERS)
 def test_defaults_are_accepted_and_name_every_model(chapter):
-    settings = chapters.settings(chapter, {})
+    settings = chapters.checked(chapter, {})
     assert settings.profile == "smoke" and settings.data == "synthetic"
     assert settings.models == chapters.CHAPTERS[chapter].models
     for parameter in chapters.CHAPTERS[chapter].own:
@@ -26,11 +26,11 @@ def test_defaults_are_accepted_and_name_every_model(chapter):
 
 @pytest.mark.parametrize("chapter", chapters.CHAPTERS)
 def test_a_profile_decides_what_the_reader_leaves_open(chapter):
-    smoke, full = (chapters.settings(chapter, {"profile": name}) for name in ("smoke", "full"))
+    smoke, full = (chapters.checked(chapter, {"profile": name}) for name in ("smoke", "full"))
     assert smoke.n * smoke.epochs <= 20_000  # chapter 1 learns enough in it for its methods to be told apart
     assert chapter == "noisy_cifar" or smoke.epochs == 1
     assert full.n is None and full.epochs is None and full.batch is None
-    assert chapters.settings(chapter, {"epochs": 7}).epochs == 7
+    assert chapters.checked(chapter, {"epochs": 7}).epochs == 7
 
 
 @pytest.mark.parametrize(("chapter", "parameter"), EVERY, ids=lambda item: getattr(item, "name", item))
@@ -38,7 +38,7 @@ def test_every_parameter_is_described_and_refuses_nonsense(chapter, parameter):
     assert parameter.meaning.endswith(".") and parameter.allowed and parameter.type
     for nonsense in ({"a": 1}, True, float("nan"), -1, ""):
         with pytest.raises(ParameterError, match=parameter.name) as refusal:
-            chapters.settings(chapter, {parameter.name: nonsense})
+            chapters.checked(chapter, {parameter.name: nonsense})
         assert "Expected: " in str(refusal.value)
 
 
@@ -61,57 +61,62 @@ def test_every_parameter_is_described_and_refuses_nonsense(chapter, parameter):
 )
 def test_a_refusal_names_the_right_spelling(chapter, given, says):
     with pytest.raises(ParameterError) as refusal:
-        chapters.settings(chapter, given)
+        chapters.checked(chapter, given)
     assert says in str(refusal.value)
 
 
 def test_photos_that_nobody_publishes_are_not_downloaded():
     with pytest.raises(ParameterError, match="Expected: 'synthetic' or a folder") as refusal:
-        chapters.settings("animals", {"data": "download"})
+        chapters.checked("animals", {"data": "download"})
     assert "Nobody publishes these photos" in str(refusal.value)
-    assert chapters.settings("cifar100", {"data": "download"}).data == "download"
+    assert chapters.checked("cifar100", {"data": "download"}).data == "download"
 
 
 def test_every_unknown_name_is_listed():
     with pytest.raises(ParameterError) as refusal:
-        chapters.settings("dual_cifar", {"epoch": 5, "sede": 1, "xyzzy": 2})
+        chapters.checked("dual_cifar", {"epoch": 5, "sede": 1, "xyzzy": 2})
     assert "'epoch', 'sede', 'xyzzy'" in str(refusal.value)
     assert "'epochs'" in str(refusal.value) and "'seed'" in str(refusal.value)
     assert "Leave 'xyzzy' out." in str(refusal.value)
 
 
+def test_every_name_counts_where_parameters_are_given_by_name():
+    with pytest.raises(ParameterError, match="no parameter 'In', '_seed'"):
+        chapters.checked("dual_cifar", {"_seed": 1, "In": None})
+
+
 def test_a_misspelt_chapter_names_the_nearest():
     with pytest.raises(ParameterError, match="Did you mean 'dual_cifar'"):
-        chapters.settings("dual_cifer", {})
+        chapters.checked("dual_cifer", {})
 
 
 def test_a_parameter_of_one_chapter_is_refused_by_another():
-    assert chapters.settings("noisy_cifar", {"folds": 4}).folds == 4
+    assert chapters.checked("noisy_cifar", {"folds": 4}).folds == 4
     with pytest.raises(ParameterError, match="no parameter 'folds'"):
-        chapters.settings("animals", {"folds": 4})
+        chapters.checked("animals", {"folds": 4})
 
 
 @pytest.mark.parametrize("given", ["vgg,cct", "vgg, cct", ["vgg", "cct"], ("vgg", "cct", "vgg")])
 def test_models_come_as_text_or_list(given):
-    assert chapters.settings("noisy_cifar", {"models": given}).models == ("vgg", "cct")
+    assert chapters.checked("noisy_cifar", {"models": given}).models == ("vgg", "cct")
 
 
 def test_numbers_and_groups_are_read():
     given = {"weight": 0.25, "groups": [[0, 1], [8, 9]], "augment": "basic"}
-    settings = chapters.settings("dual_cifar", given)
+    settings = chapters.checked("dual_cifar", given)
     assert settings.weight == 0.25
     assert settings.groups == ((0, 1), (8, 9))
-    assert chapters.settings("dual_cifar", {}).groups == ((0, 1, 2, 3, 4), (5, 6, 7, 8, 9))
+    assert chapters.checked("dual_cifar", {}).groups == ((0, 1, 2, 3, 4), (5, 6, 7, 8, 9))
 
 
 @pytest.mark.parametrize("groups", ["01234", "0123/3456", "0/1", "ab/cd", [[0, 10], [1, 2]], 7])
 def test_wrong_groups_are_refused(groups):
     with pytest.raises(ParameterError, match="two groups"):
-        chapters.settings("dual_cifar", {"groups": groups})
+        chapters.checked("dual_cifar", {"groups": groups})
 
 
 def test_a_folder_is_accepted_as_data(tmp_path):
-    assert chapters.settings("animals", {"data": str(tmp_path)}).data == str(tmp_path)
+    assert chapters.checked("animals", {"data": str(tmp_path)}).data == str(tmp_path)
 
 
 def test_the_default_runs_folder_is_the_projects_wherever_the_kernel_starts(tmp_path, monkeypatch):
@@ -119,15 +124,15 @@ def test_the_default_runs_folder_is_the_projects_wherever_the_kernel_starts(tmp_
     notebooks.mkdir()
     (notebooks / "animals.ipynb").touch()
     monkeypatch.chdir(notebooks)
-    assert chapters.settings("animals", {}).runs == tmp_path / "_build" / "runs"
-    assert chapters.settings("animals", {"runs": "mine"}).runs == Path("mine")
+    assert chapters.checked("animals", {}).runs == tmp_path / "_build" / "runs"
+    assert chapters.checked("animals", {"runs": "mine"}).runs == Path("mine")
     monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "kept"))
-    assert chapters.settings("animals", {}).runs == tmp_path / "kept"
-    assert chapters.settings("animals", {"runs": "mine"}).runs == Path("mine")
+    assert chapters.checked("animals", {}).runs == tmp_path / "kept"
+    assert chapters.checked("animals", {"runs": "mine"}).runs == Path("mine")
 
 
 def test_settings_are_frozen_and_a_misspelt_attribute_is_an_error():
-    settings = chapters.settings("cifar100", {})
+    settings = chapters.checked("cifar100", {})
     with pytest.raises(AttributeError, match="Did you mean 'tuner'"):
         _ = settings.tunner
     with pytest.raises(AttributeError):
@@ -147,10 +152,10 @@ def test_apply_changes_only_what_was_decided():
         def but(self, **changes):
             return replace(self, **changes)
 
-    assert chapters.settings("cifar100", {"profile": "full", "seed": 4}).apply(Recipe()) == Recipe(seed=4)
-    smoke = chapters.settings("cifar100", {"epochs": 2})
+    assert chapters.checked("cifar100", {"profile": "full", "seed": 4}).apply(Recipe()) == Recipe(seed=4)
+    smoke = chapters.checked("cifar100", {"epochs": 2})
     assert smoke.apply(Recipe()) == Recipe(epochs=2, batch_size=smoke.batch)
-    faster = chapters.settings("cifar100", {"profile": "full", "precision": "mixed_bfloat16"})
+    faster = chapters.checked("cifar100", {"profile": "full", "precision": "mixed_bfloat16"})
     assert faster.apply(Recipe()) == Recipe(precision="mixed_bfloat16")
 
 

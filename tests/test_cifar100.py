@@ -31,7 +31,7 @@ from labkit.runs import Run
 
 @pytest.fixture
 def settings(tmp_path):
-    return chapters.settings("cifar100", {"models": "mlp", "runs": str(tmp_path)})
+    return chapters.checked("cifar100", {"models": "mlp", "runs": str(tmp_path)})
 
 
 @pytest.fixture
@@ -292,7 +292,7 @@ def test_testing_again_keeps_the_date(settings):
 
 def test_superclasses_can_be_named_instead_and_stay_apart(tmp_path, records):
     given = {"models": "mlp", "runs": str(tmp_path), "label_mode": "coarse"}
-    settings = chapters.settings("cifar100", given)
+    settings = chapters.checked("cifar100", given)
     outcome = cifar100.attempt(settings, Cell("mlp", "none"))
     predictions, run = cifar100.tested(settings, outcome)
     assert run.name == "cifar100/mlp-coarse" and len(predictions.classes) == 20
@@ -667,19 +667,19 @@ def test_a_best_trial_that_cannot_be_trained_again_says_why(settings, monkeypatc
 def test_the_full_profile_adds_the_reports_tuned_network(tmp_path, monkeypatch):
     monkeypatch.setattr(cifar100, "_outcome", lambda cell, again: Outcome(cell, None, again, "not trained"))
     given = {"runs": str(tmp_path)}
-    short, full = (chapters.settings("cifar100", {**given, "profile": name}) for name in ("smoke", "full"))
+    short, full = (chapters.checked("cifar100", {**given, "profile": name}) for name in ("smoke", "full"))
     assert cifar100.tuned(short, []) == []
     assert [one.cell for one in cifar100.tuned(full, [])] == [TUNED]
 
 
 def test_both_spaces_are_searched_in_the_full_profile():
     def spaces(profile, models="all"):
-        return cifar100.spaces(chapters.settings("cifar100", {"profile": profile, "models": models}))
+        return cifar100.spaces(chapters.checked("cifar100", {"profile": profile, "models": models}))
 
     assert spaces("full") == (False, True)
     assert spaces("smoke") == spaces("quick") == (False,)
     assert spaces("smoke", "mlp") == spaces("full", "mlp") == ()
-    said = says.searched(chapters.settings("cifar100", {"models": "mlp"})).data
+    said = says.searched(chapters.checked("cifar100", {"models": "mlp"})).data
     assert "2 trials of `custom_vgg_l2`, a smaller network" in said and "nothing is searched" in said
 
 
@@ -687,8 +687,8 @@ def test_searches_of_superclasses_have_names_of_their_own(tmp_path, monkeypatch)
     asked = []
     monkeypatch.setattr(tuning, "search", lambda *_, run, trials, **__: asked.append((run, trials)))
     for mode in ("fine", "coarse"):
-        cifar100.search(chapters.settings("cifar100", {"label_mode": mode, "runs": str(tmp_path)}))
-    cifar100.search(chapters.settings("cifar100", {"runs": str(tmp_path)}), as_run=True)
+        cifar100.search(chapters.checked("cifar100", {"label_mode": mode, "runs": str(tmp_path)}))
+    cifar100.search(chapters.checked("cifar100", {"runs": str(tmp_path)}), as_run=True)
     assert asked == [
         ("cifar100/custom_vgg_l2_search", 2),
         ("cifar100/custom_vgg_l2_search-coarse", 2),

@@ -16,7 +16,7 @@ from labkit.runs import Run, validate
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("runs"))
-    return chapters.settings("dual_cifar", {"profile": "smoke", "runs": folder})
+    return chapters.checked("dual_cifar", {"profile": "smoke", "runs": folder})
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from labkit.experiments import noisy_cifar_words as says
 def settings_for(folder, **parameters):
     """Smoke settings on next to no images, which every network takes for its brief ones."""
     given = {"runs": str(folder)} | parameters
-    return replace(chapters.settings("noisy_cifar", given), n=lab.BRIEF["smoke"], epochs=1, batch=64)
+    return replace(chapters.checked("noisy_cifar", given), n=lab.BRIEF["smoke"], epochs=1, batch=64)
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +207,7 @@ def test_a_course_folder_without_test_labels_takes_the_official_test_images_besi
 
 
 def test_predictions_are_scored_on_images_that_no_brief_network_learnt_from(tmp_path):
-    settings = replace(chapters.settings("noisy_cifar", {"runs": str(tmp_path)}), n=600)
+    settings = replace(chapters.checked("noisy_cifar", {"runs": str(tmp_path)}), n=600)
     test, apart = lab.split(settings).test, lab.fresh(settings, ["histogram_baseline", "cnn1", "vgg"])
     few = lab.split(lab.brief(settings, "vgg"))
     learnt = {image.tobytes() for part in (few.noisy, few.valid, few.judge_train) for image in part.images}
@@ -237,9 +237,9 @@ def momenta(settings, name):
 
 
 def test_short_profiles_are_brief_with_deep_networks_and_hear_the_readers_epochs(tmp_path):
-    smoke = chapters.settings("noisy_cifar", {"runs": str(tmp_path)})
+    smoke = chapters.checked("noisy_cifar", {"runs": str(tmp_path)})
     assert lab.brief(smoke, "cnn1") == smoke
-    quick = chapters.settings("noisy_cifar", {"runs": str(tmp_path), "profile": "quick"})
+    quick = chapters.checked("noisy_cifar", {"runs": str(tmp_path), "profile": "quick"})
     for short in (smoke, quick):
         slow = lab.brief(short, "cnn2")
         assert (slow.n, slow.batch, slow.epochs) == (short.n, lab.SMALL_BATCH[short.profile], short.epochs)
@@ -247,16 +247,16 @@ def test_short_profiles_are_brief_with_deep_networks_and_hear_the_readers_epochs
     brief = lab.brief(smoke, "resnet44")
     assert brief.n == lab.BRIEF["smoke"] and brief.epochs == 1
     for epochs in (3, smoke.epochs):
-        asked = chapters.settings("noisy_cifar", {"runs": str(tmp_path), "epochs": epochs})
+        asked = chapters.checked("noisy_cifar", {"runs": str(tmp_path), "epochs": epochs})
         assert [lab.brief(asked, name).epochs for name in ("resnet44", "cnn2")] == [epochs, epochs]
-    full = chapters.settings("noisy_cifar", {"runs": str(tmp_path), "profile": "full"})
+    full = chapters.checked("noisy_cifar", {"runs": str(tmp_path), "profile": "full"})
     assert lab.brief(full, "resnet44") == full
     assert momenta(full, "cnn2") == momenta(full, "resnet8") == {0.99}
 
 
 def test_the_plan_follows_the_chosen_models(tmp_path):
     def plan(**parameters):
-        return lab.plan(chapters.settings("noisy_cifar", {"runs": str(tmp_path)} | parameters))
+        return lab.plan(chapters.checked("noisy_cifar", {"runs": str(tmp_path)} | parameters))
 
     everything = plan(profile="full")
     assert set(everything.model1) == set(lab.MODEL1) and len(everything.cleaned) == 12

@@ -149,7 +149,7 @@ def test_every_declared_sweep_can_run(name):
     sweep = declared.read(name, {}, ROOT / "workflow.yaml")
     assert sweep.cells and sweep.says
     for cell in sweep.cells:
-        assert chapters.settings(cell.chapter, cell.parameters).seed == cell.varied["seed"]
+        assert chapters.checked(cell.chapter, cell.parameters).seed == cell.varied["seed"]
 
 
 def test_the_ablation_of_chapter_3_is_one_sweep():
@@ -212,7 +212,7 @@ def test_an_experiment_asks_for_the_time_of_all_that_it_trains(run, stages):
 
 def test_a_chapter_trains_once_what_its_experiments_share():
     found = declared.Cell("cell", "noisy_cifar", {"models": "vgg"}, {})
-    names = needs._trained(found, chapters.settings("noisy_cifar", found.parameters))
+    names = needs._trained(found, chapters.checked("noisy_cifar", found.parameters))
     assert names.count("noisy_cifar/vgg") == names.count("noisy_cifar/vgg_cleaner") == 1
 
 

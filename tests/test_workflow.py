@@ -228,4 +228,4 @@ def test_the_workflow_names_every_chapter_and_gives_it_parameters_it_knows():
     config = yaml.safe_load((ROOT / "workflow.yaml").read_text(encoding="utf-8"))
     assert list(config["chapters"]) == list(chapters.CHAPTERS)
     for name, own in config["chapters"].items():
-        assert chapters.settings(name, {**config["parameters"], **(own or {})}).profile == "smoke"
+        assert chapters.checked(name, {**config["parameters"], **(own or {})}).profile == "smoke"

@@ -123,7 +123,7 @@ def _variant(given: argparse.Namespace) -> None:
     from labkit.book.execute import execute
 
     values = sources.typed(given.parameters)
-    chapters.settings(given.chapter, values)
+    chapters.checked(given.chapter, values)
     place = variants.place(variants.name(given.chapter, values))
     execute(given.chapter, values, Path("_build/logs", f"{place.stem}.log"), done=place)
     _pages(argparse.Namespace(log=Path("_build/logs/pages.log")))
@@ -155,7 +155,7 @@ def _parameters(pairs: list[str]) -> dict[str, object]:
     """Names and values as typed after `make book PARAMS=`; each must be one that the chapters know."""
     values = sources.typed(pairs)
     for chapter in chapters.CHAPTERS:
-        chapters.settings(chapter, sources.of_chapter(values, chapter))
+        chapters.checked(chapter, sources.of_chapter(values, chapter))
     return values
 
 

@@ -23,7 +23,7 @@ def _recorded(name: str, figure: str = "accuracy") -> float:
 def _validated(name: str) -> float:
     """The accuracy of the kept weights on validation images, as the mean of the longest records."""
     runs = scoreboard.longest(scoreboard.recorded(name))
-    return mean(run.kept("val_accuracy") for run in runs) if runs else math.nan
+    return mean(run.validated for run in runs) if runs else math.nan
 
 
 def _unseen(name: str) -> float:

@@ -42,7 +42,7 @@ def _parameters() -> list[Row]:
         "a share above one": {"weight": 1.5},
     }
     return [
-        Row("Parameters of a chapter", mistake, _said(partial(chapters.settings, "dual_cifar", given)))
+        Row("Parameters of a chapter", mistake, _said(partial(chapters.checked, "dual_cifar", given)))
         for mistake, given in wrong.items()
     ]
 

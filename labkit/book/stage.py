@@ -78,7 +78,7 @@ def laid_out(chapter: str, source: Path, notebook: NotebookNode, found: Gallery)
         "page-title": lead,
         "page-top": furniture.top(chapter, source.stem, stamp, furniture.repository()),
         "page-first-section": heading + rest,
-        "page-bottom": furniture.bottom(stamp, chapters.settings(chapter, values).models, found),
+        "page-bottom": furniture.bottom(stamp, chapters.checked(chapter, values).models, found),
     }
     *start, end = (new_markdown_cell(text, id=name) for name, text in around.items())
     notebook.cells = [*start, *cells, end]

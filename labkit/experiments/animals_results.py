@@ -241,11 +241,6 @@ def _reported_size(name: str) -> models.Counts:
     return next((form for form in forms if form.options.get("as_run")), forms[0]).counts
 
 
-def validated(run: Run) -> float:
-    """The validation accuracy of the weights that were scored."""
-    return run.kept("val_accuracy")
-
-
 def from_scratch(made: Mapping[str, Run], networks: Mapping[str, keras.Model]) -> "Styler":
     """The networks of the report: size and cost as built here, and test accuracies on real photos."""
     found, rows = scores(SCRATCH, made), []
@@ -469,7 +464,7 @@ def recorded_validation_and_test() -> pd.DataFrame:
         for key in (name, f"{name}_as_run"):
             side = recorded(key)
             if side.values:
-                valid = mean(map(validated, side.runs))
+                valid = mean(run.validated for run in side.runs)
                 rows[key] = {
                     "seeds": f"{len(side.values)}",
                     "validation": f"{valid:.4f}",
@@ -507,7 +502,7 @@ def difference(better: Side, worse: Side) -> Difference | None:
     variance = 0.0
     for side in (better, worse):
         variance += side.mean * (1 - side.mean) / side.images + side.error**2
-    ahead, behind = (mean(map(validated, side.runs)) for side in (better, worse))
+    ahead, behind = (mean(run.validated for run in side.runs) for side in (better, worse))
     return Difference(
         100 * (better.mean - worse.mean), 200 * math.sqrt(variance), on_validation=100 * (ahead - behind)
     )
@@ -556,7 +551,7 @@ def final(made: Mapping[str, Run]) -> Run:
     mine = scoreboard.of_the_reader(results_only(made))
     kept = [run for name in (*SCRATCH, *PRETRAINED) for run in recorded(name).runs]
     here = results_only(made) or {name: run for name, run in made.items() if "test" in run.metrics}
-    return max(mine.values() or kept or here.values(), key=validated)
+    return max(mine.values() or kept or here.values(), key=lambda run: run.validated)
 
 
 def graph(name: str, networks: Mapping[str, keras.Model]) -> Any:
@@ -569,4 +564,4 @@ def graph(name: str, networks: Mapping[str, keras.Model]) -> Any:
 def best_here(networks: Mapping[str, keras.Model], made: Mapping[str, Run]) -> str | None:
     """The network of this execution that validates best among those trained from scratch as meant."""
     names = [name for name in SCRATCH if name in networks and name in results_only(made)]
-    return max(names, key=lambda name: validated(made[name]), default=None)
+    return max(names, key=lambda name: made[name].validated, default=None)

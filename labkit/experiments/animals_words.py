@@ -25,7 +25,6 @@ from labkit.experiments.animals_results import (
     published,
     recorded,
     stand_in,
-    validated,
     validation_and_test,
 )
 from labkit.runs import Run
@@ -55,7 +54,7 @@ def to_expect() -> Markdown:
 
 def _training(profile: str, names: Iterable[str]) -> str:
     """How long some networks train on 1,000 photos, as meant and as run."""
-    given, epochs = chapters.settings("animals", {"profile": profile}), published()["epochs"]
+    given, epochs = chapters.checked("animals", {"profile": profile}), published()["epochs"]
     total = 0.0
     for name in names:
         images = 1_000 * (given.epochs or epochs[name])
@@ -301,7 +300,7 @@ def summary(made: Mapping[str, Run], settings: Settings) -> Markdown:
     sides = {name: side for name in SCRATCH if (side := recorded(name)).values}
     said = f"Networks from scratch on record: {', '.join(sides) or 'none yet'}."
     if len(sides) > 1:
-        top = max(sides, key=lambda name: mean(map(validated, sides[name].runs)))
+        top = max(sides, key=lambda name: mean(run.validated for run in sides[name].runs))
         said += f" Of these `{top}` validates best; its test accuracy is {sides[top]}."
     tried = sum(bool(recorded(name).values) for name in PRETRAINED)
     plain, checked = (sum(name in group for name in made) for group in (SCRATCH, PRETRAINED))

@@ -160,7 +160,7 @@ def recorded_grid() -> pd.DataFrame:
 
 def figures(run: Run) -> dict[str, float]:
     """What the grid says of a run, as numbers."""
-    training, validation = run.kept("accuracy"), validated(run)
+    training, validation = run.kept("accuracy"), run.validated
     numbers = (run.epochs, training, validation, training - validation, run.fastest_epoch)
     return dict(zip(FIGURES, numbers, strict=True))
 
@@ -248,7 +248,7 @@ def slips(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
     for cell in (*AS_RUN, *CUT_DOWN):
         meant = as_meant(cell)
         if runs.get(cell.name) and runs.get(meant.name):
-            right, wrong = (fmean(map(validated, runs[name])) for name in (meant.name, cell.name))
+            right, wrong = (fmean(run.validated for run in runs[name]) for name in (meant.name, cell.name))
             seeds = f"{len(runs[meant.name])} and {len(runs[cell.name])}"
             says = cell.says.rstrip(".")
             rows[says] = {"as meant": right, "as run": wrong, "cost": right - wrong, "seeds": seeds}
@@ -289,14 +289,14 @@ def _trials_here(one: Searched) -> list[dict[str, Any]]:
 def _recorded_trials() -> list[dict[str, Any]]:
     rows = []
     for as_run in (False, True):
-        model = searched_model(chapters.settings("cifar100", {"profile": "full"}), as_run)
+        model = searched_model(chapters.checked("cifar100", {"profile": "full"}), as_run)
         name = f"{model}_search" + ("_as_run" if as_run else "")
         for run in scoreboard.recorded(f"cifar100/{name}.trial*"):
             decay = run.record["model"]["options"]["dense_l2" if as_run else "l2"]
             numbers = (
                 decay,
                 run.record["recipe"]["lr"],
-                run.kept("val_accuracy"),
+                run.validated,
                 run.epochs,
                 run.seconds,
             )
@@ -348,7 +348,7 @@ def ledger(run: Run, folder: Path) -> pd.DataFrame:
             "network": f"{short_name(one)}, seed {one.seed}",
             "run": where,
             "images": one.metrics["test"]["source"],
-            "validation": validated(one),
+            "validation": one.validated,
             "test": one.metrics["test"]["accuracy"],
             "scored": one.metrics["test"]["scored"],
         }
@@ -386,7 +386,7 @@ def shown_test(run: Run) -> Run:
         return run
     found = [one for one in _ever_tested(scoreboard.recorded("cifar100/*")) if not is_coarse(one)]
     if found:
-        return max(found, key=validated)
+        return max(found, key=lambda run: run.validated)
     return next(iter(_past_the_report()), run)
 
 
@@ -506,11 +506,6 @@ def short_name(run: Run) -> str:
 def is_coarse(run: Run) -> bool:
     """Whether a run names superclasses."""
     return run.name.endswith(COARSE)
-
-
-def validated(run: Run) -> float:
-    """A run's accuracy on the validation images."""
-    return run.metrics["valid"]["accuracy"]
 
 
 def hardware(run: Run) -> str:

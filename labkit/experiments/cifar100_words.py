@@ -34,7 +34,6 @@ from labkit.experiments.cifar100_results import (
     recorded,
     short_name,
     unlike,
-    validated,
 )
 from labkit.recipes import PRECISIONS
 from labkit.runs import Run
@@ -57,7 +56,7 @@ def to_expect() -> Markdown:
 
 def _training(profile: str) -> str:
     """How long a profile's grid takes."""
-    given = chapters.settings("cifar100", {"profile": profile})
+    given = chapters.checked("cifar100", {"profile": profile})
     images = (given.n or 50_000) * 4 // 5
     works = [
         scoreboard.work(f"cifar100/{cell.name}", costs.sizes(), images=images, epochs=given.epochs)
@@ -68,7 +67,7 @@ def _training(profile: str) -> str:
 
 def _searching(profile: str) -> str:
     """How long a profile's search takes, every trial trained to its last epoch."""
-    given = chapters.settings("cifar100", {"profile": profile})
+    given = chapters.checked("cifar100", {"profile": profile})
     images, works = (given.n or 50_000) * 4 // 5, []
     for as_run in spaces(given):
         model = searched_model(given, as_run)
@@ -82,12 +81,12 @@ def _expected() -> str:
     found = recorded(*(cell.name for cell in GRID))
     if not found:
         return "No run of it on real data is recorded yet."
-    name = max(found, key=lambda name: validated(found[name]))
+    name = max(found, key=lambda name: found[name].validated)
     hours = sum(run.unhindered_seconds for run in found.values()) / 3600
     return (
         f"On real data {len(found)} of its {len(GRID)} cells are recorded, {hours:.1f} h in all at "
         f"the pace of their fastest epochs; "
-        f"the best of them is `{name}` with a validation accuracy of {validated(found[name]):.4f}."
+        f"the best of them is `{name}` with a validation accuracy of {found[name].validated:.4f}."
     )
 
 
@@ -283,10 +282,10 @@ def after_tuning(searches: Iterable[Searched], added: Iterable[Outcome]) -> Mark
         if one.run is None:
             lines.append(f"`{one.cell.name}`: {one.why}")
         elif one.cell == TUNED:
-            lines.append(f"`{one.cell.name}`, with the report's numbers: {validated(one.run):.4f}.")
+            lines.append(f"`{one.cell.name}`, with the report's numbers: {one.run.validated:.4f}.")
         else:
             lines.append(
-                f"`{one.cell.name}`: first {first[one.cell.model]:.4f}, then {validated(one.run):.4f}."
+                f"`{one.cell.name}`: first {first[one.cell.model]:.4f}, then {one.run.validated:.4f}."
             )
     return Markdown("\n".join(f"- {line}" for line in lines) or "*Nothing was tuned here.*")
 
@@ -316,7 +315,7 @@ def scored_line(run: Run) -> Markdown:
             "report and no candidate; its answers are means over an image and its mirror image."
         )
     else:
-        text += f". Validation accuracy, by which it was chosen, was {validated(run):.4f}."
+        text += f". Validation accuracy, by which it was chosen, was {run.validated:.4f}."
     if run.folder is None:
         text += f" Again: `{run.record['command']}`."
     return Markdown(text)

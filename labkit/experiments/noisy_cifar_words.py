@@ -177,7 +177,7 @@ def answered(here: Runs, protocol: str) -> str:
     shown = in_earnest(shown)
     if not shown:
         return "None of the three has been run on enough images yet, here or on record, to compare them."
-    top = max(shown, key=lambda name: _valid(shown[name]))
+    top = max(shown, key=lambda name: shown[name].validated or 0.0)  # report 001 validates none
     network, *under = top.split(" ")  # a record of another protocol has it in brackets
     plain = " ".join([lab.network(network), *under])
     believing = in_earnest(to_show([lab.network(network)], here, protocol)[0]).get(plain)
@@ -186,12 +186,6 @@ def answered(here: Runs, protocol: str) -> str:
     )
     tested = f"{accuracy(shown[top]):.3f} of the test images"
     return f"From {source}: `{top}` validates best, and names {tested}{than}."
-
-
-def _valid(run: Run) -> float:
-    """The validation accuracy that a run is chosen by; what was never validated comes last."""
-    value = run.kept("val_accuracy")
-    return -math.inf if value is None else value
 
 
 def judged(table: pd.DataFrame, here: Transition, source: str) -> str:
@@ -313,11 +307,12 @@ def summary(settings: Settings, here: Runs) -> str:
         given = accuracy(runs["histogram_baseline"][0], "given_labels")
         lines.append(f"- The labels as given, against true ones: {given:.3f}")
     for title, names in FAMILIES.items():
-        found = {name: fmean(map(_valid, runs[name])) for name in names if name in runs}
+        found = {name: fmean(run.validated or 0.0 for run in runs[name]) for name in names if name in runs}
         if found:
             top = max(found, key=found.__getitem__)
             tested = fmean(map(accuracy, runs[top]))
-            others = f", which validates best of {len(found)}" if len(found) > 1 else ""
+            why = "which validates best" if found[top] else "none of them validated; the first"
+            others = f", {why} of {len(found)}" if len(found) > 1 else ""
             lines.append(f"- {title}: {tested:.3f} with `{top}`{others}{_beside(top, runs, runs is done)}")
     return "\n".join([f"{where}, on true test labels:", "", *lines])
 

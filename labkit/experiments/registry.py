@@ -60,9 +60,7 @@ def run(name: str, /, *, devices: int | None = None, member: str | None = None, 
     - `member`: this process's part in a search that several share, as `tuning.search` takes it.
     """
     experiment = get(name)
-    known = [parameter.name for parameter in chapters.parameters(experiment.chapter)]
-    chapters.refuse_unknown(experiment.chapter, known, parameters)
-    settings = chapters.settings(experiment.chapter, parameters)
+    settings = chapters.checked(experiment.chapter, parameters)
     with _told(LABKIT_DEVICES=devices, LABKIT_MEMBER=member):
         return experiment.function(settings)
 

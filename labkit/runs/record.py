@@ -71,6 +71,11 @@ class Run:
         return values[self.kept_epoch - 1] if values else None
 
     @property
+    def validated(self) -> float | None:
+        """The accuracy of the kept weights on validation images, by which runs are chosen."""
+        return self.kept("val_accuracy")
+
+    @property
     def seconds(self) -> float:
         """Time spent in epochs, over all resumptions."""
         return self.record["seconds"]

@@ -65,7 +65,7 @@ def row(run: Run) -> dict[str, Any]:
 
 
 def _gap(run: Run) -> float | None:
-    train, valid = run.kept("accuracy"), run.kept("val_accuracy")
+    train, valid = run.kept("accuracy"), run.validated
     return None if train is None or valid is None else train - valid
 
 
@@ -92,7 +92,7 @@ _COLUMNS = {
     "loss": lambda run: run.kept("loss"),
     "accuracy": lambda run: run.kept("accuracy"),
     "val_loss": lambda run: run.kept("val_loss"),
-    "val_accuracy": lambda run: run.kept("val_accuracy"),
+    "val_accuracy": lambda run: run.validated,
     "gap": _gap,
     "test_accuracy": lambda run: _metric(run, "accuracy"),
     "test_top5": lambda run: _metric(run, "top5"),

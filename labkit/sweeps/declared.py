@@ -159,7 +159,7 @@ def _refuse_twins(name: str, cells: tuple[Cell, ...]) -> None:
 
 def _check(name: str, cell: Cell) -> None:
     try:
-        chapters.settings(cell.chapter, cell.parameters)
+        chapters.checked(cell.chapter, cell.parameters)
     except ParameterError as error:
         raise ParameterError(
             f"the sweep {name!r}, {cell.run}: {error.happened}", expected=error.expected, mend=error.mend

@@ -38,7 +38,7 @@ SEARCHES = ("search", "search_as_run", "final")  # experiments that train many m
 
 def of(cell: Cell) -> dict[str, int]:
     """Cores, memory, and minutes on processor cores or on GPUs; GPUs only for what takes a while."""
-    settings = chapters.settings(cell.chapter, cell.parameters)
+    settings = chapters.checked(cell.chapter, cell.parameters)
     cards = {name: models.card(name) for name in models.names()}
     found = (
         scoreboard.work(name, costs.sizes(), images=settings.n, epochs=settings.epochs)
