@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from labkit import chapters, labels, models, protocols, runs, scoreboard, training
+from labkit import chapters, evaluation, labels, models, protocols, runs, scoreboard, training
 from labkit.augment import smooth
 from labkit.data import ImageSet, mistakes
 from labkit.errors import ParameterError
@@ -310,6 +310,13 @@ def test_noisy_validation_labels_are_worth_as_many_true_ones_as_their_error_says
     agreed = rng.binomial(n, score * slope + chance, trials) / n
     error = np.std((agreed - chance) / slope)
     assert found.worth(n, rate, score, 10) == pytest.approx(score * (1 - score) / error**2, rel=0.1)
+
+
+def test_the_courses_table_has_three_digits_and_leaves_out_what_a_row_has_not():
+    truth = np.array([0, 0, 1, 1])
+    table = found.course_table(evaluation.evaluation(lambda image: 0, truth, np.zeros((4, 2, 2, 3))))
+    assert list(table.loc["0"]) == ["0.500", "1.000", "0.667", 2]
+    assert list(table.loc["accuracy"]) == ["", "", "0.500", 4]
 
 
 def test_the_floor_of_clipped_outputs_is_the_one_worked_out_from_the_report():

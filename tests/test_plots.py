@@ -209,6 +209,7 @@ def test_confusion_of_few_classes_shows_every_share(form):
     shares = some.confusion() / some.confusion().sum(1, keepdims=True)
     np.testing.assert_allclose(ax.images[0].get_array(), shares)
     assert f"{100 * shares[1, 1]:.0f}" in said(ax)
+    assert "per cent of the true class" in " ".join(said(ax)).replace("\n", " ")
     assert [tick.get_text() for tick in ax.get_yticklabels()] == list(CLASSES)
     assert "300 images" in plots.alt(ax)
 

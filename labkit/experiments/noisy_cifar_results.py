@@ -132,6 +132,12 @@ def _cell(value: object) -> str:
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
 
+def course_table(table: pd.DataFrame) -> pd.DataFrame:
+    """The course's table for the page: three digits, and nothing where a row has no such number."""
+    figures = table.map("{:.3f}".format, na_action="ignore").fillna("")
+    return figures.assign(support=table["support"])
+
+
 def accuracy(run: Run, part: str = "test") -> float:
     """The accuracy on a part; not a number where it was not scored."""
     return run.metrics[part]["accuracy"] if part in run.metrics else math.nan
@@ -448,7 +454,7 @@ def costs(names: Iterable[str], here: Runs) -> pd.DataFrame:
         parameters, macs = size(name)
         rows[name] = {
             "parameters": parameters,
-            "million MACs": macs / 1e6,
+            "million MACs": f"{macs / 1e6:,.1f}" if macs >= 1e5 else "under 0.1",
             "s an epoch, published": seconds.get(name, math.nan),
             "recorded (images)": _seconds(on_record.get(name)),
             "here (images)": _seconds(made.get(name)),

@@ -85,6 +85,7 @@ def confusion(
         _bar(ax, picture)
         _blocks(ax, order, groups, group_names)
     text = f"{summary['source']}, {summary['n']:,} images, accuracy {summary['accuracy']:.3f}"
+    text += "; per cent of the true class" if few else ""  # where there are many, a bar beside them says it
     look.title(ax, f"Confusion of {name}" if name else "Confusion", text)
     recall = np.diag(shares)
     best, worst = (classes[order[place]] for place in (recall.argmax(), recall.argmin()))
