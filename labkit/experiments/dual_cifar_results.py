@@ -39,7 +39,7 @@ def table(found: Mapping[str, Heads | Mapping[str, Any]]) -> pd.DataFrame:
             "both right": figures["both_right"],
             "F1": figures["macro_f1"],
         }
-    return pd.DataFrame(rows).T.round(4)
+    return pd.DataFrame(rows).T.map("{:.4f}".format)
 
 
 def to_show(trained: Trained, names: Iterable[str], part: str = "test") -> Run | None:
@@ -101,13 +101,13 @@ def ways(trained: Trained, part: str) -> pd.DataFrame | Markdown:
 
 def passes_say(trained: Trained) -> str:
     """Whether averaging over random passes names more than one pass on a fixed grid, in a sentence."""
-    found = ways(trained, "test_passes")
-    if isinstance(found, Markdown):
+    run = to_show(trained, lab.COMPARED, "test_passes")
+    if run is None:
         return ""
-    grid, *_, last = found.index
-    gain = 100 * (found.loc[last, "mean"] - found.loc[grid, "mean"])
-    low, high = found.loc[grid, ["low", "high"]]
-    where = "inside" if low <= found.loc[last, "mean"] <= high else "outside"
+    (_, grid), *_, (last, averaged) = run.metrics["test_passes"]["ways"].items()
+    gain = 100 * (averaged["accuracy"] - grid["accuracy"])
+    low, high = grid["interval"]
+    where = "inside" if low <= averaged["accuracy"] <= high else "outside"
     return f"Against the fixed grid, {last} change the mean by {gain:+.1f} points, {where} its interval."
 
 
@@ -135,7 +135,7 @@ def shares(trained: Trained) -> Axes | Markdown:
     found = ways(trained, "test_shares")
     if isinstance(found, Markdown):
         return found
-    found = found.set_index(found.index.astype(float)).sort_index()
+    found = found.astype(float).set_index(found.index.astype(float)).sort_index()
     lines = {
         name: pd.DataFrame({SHARE: found.index, "accuracy": found[name]})
         for name in ("first", "second", "mean")
