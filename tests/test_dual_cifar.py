@@ -293,6 +293,6 @@ def test_the_summary_leaves_out_a_network_that_was_tested_on_a_handful_of_pairs(
         }}})  # fmt: skip
 
     said = results.summary([tested("accn", 400, 0.3)])
-    assert "On real images `accnl`, cut short by `--epochs 20`, scores" in said
+    assert "\n- `accnl`, cut short by `--epochs 20`: 0.6948, where the report has 0.7453.\n" in said
     said = results.summary([tested("accn", 400, 0.3), tested("fmp3", 400, 0.2), tested("lacnn", 2, 0.5)])
     assert "best mean accuracy is 0.300, of accn" in said

@@ -308,26 +308,29 @@ def best(trained: Trained) -> str | None:
 
 
 def summary(runs: Iterable[Run]) -> str:
-    """What the records and this execution say, in a few sentences."""
-    said = [_against(row) for row in scoreboard.rows("dual_cifar") if row.judged.values]
+    """What each network on record has beside the report's, what the ablation tells, and this execution."""
+    beside = [_against(row) for row in scoreboard.rows("dual_cifar") if row.judged.values]
     tests = [(run.metrics["test"]["n"], run.metrics["test"]["accuracy"], run) for run in runs]
     *_, top = max(tests, key=lambda test: test[:2])  # a network shown a handful of pairs is not compared
     here = (
         f"In this execution, on {top.metrics['test']['source']}, the best mean accuracy is "
         f"{top.metrics['test']['accuracy']:.3f}, of {top.name.split('/')[1]}."
     )
-    told = said or ["None of the report's networks is on record with real images yet."]
-    return " ".join([*told, ablation_in_short(), here])
+    first = (
+        "On real test images:" if beside else "No network of the report is on record with real images yet."
+    )
+    return "\n".join([first, "", *beside, "", f"{ablation_in_short()} {here}"])
 
 
 def _against(row: scoreboard.Row) -> str:
     """Our figure beside the report's; of a run that was cut short no verdict, but by what it was."""
     run = row.judged.runs[0]
     budget = scoreboard.cut_short(run)
-    given, verdict = (f", cut short by {budget},", "") if budget else ("", f": {row.verdict}")
+    given, verdict = (f", cut short by {budget}", "") if budget else ("", f"; {row.verdict}")
+    name = run.name.partition("/")[2]
+    whose = "" if name == row.experiment else f" for `{row.experiment}`"
     return (
-        f"On real images `{run.name.partition('/')[2]}`{given} scores {row.judged.mean:.4f}; "
-        f"`{row.experiment}` of the report has {row.published:.4f}{verdict}."
+        f"- `{name}`{given}: {row.judged.mean:.4f}, where the report has {row.published:.4f}{whose}{verdict}."
     )
 
 
