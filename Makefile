@@ -1,10 +1,17 @@
-# `make help` lists what there is. Every target may be repeated, and none needs root.
+# `make help` lists what there is. Every target may be repeated, and none but test-slurm needs root.
 
 VENV ?= .venv
-EXTRAS ?= all
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 INSTALLED := $(VENV)/installed
+
+# What is installed: EXTRAS=all-gpu for an NVIDIA card. An environment stays what it was made as, since TensorFlow
+# with and without GPU libraries are two packages that write the same files.
+MADE := $(shell cat $(INSTALLED) 2>/dev/null)
+EXTRAS ?= $(or $(MADE),all)
+ifneq ($(EXTRAS),$(or $(MADE),$(EXTRAS)))
+$(error $(VENV) was made with EXTRAS=$(MADE). For EXTRAS=$(EXTRAS) remove it first: rm -r $(VENV))
+endif
 
 # The first Python on the path that fits and can make an environment.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -45,7 +52,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@command -v dot >/dev/null || echo "Graphviz is not installed: branching models are not drawn as graphs." >&2
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
 		echo "Chromium is not installed: tests of the pages in a browser are skipped." >&2
-	@touch $@
+	@echo "$(EXTRAS)" > $@
 
 book: $(INSTALLED)  ## execute the chapters that changed and build the book
 	@$(PY) -m labkit.book build --profile "$(PROFILE)" $(PARAMS)

@@ -12,6 +12,13 @@ configfile: "workflow.yaml"
 
 CHAPTERS = list(config["chapters"])
 PYTHON = sys.executable
+ON = "gpu_" if config.get("gpus") else ""  # a profile with `config: [gpus=1]` has GPUs to give
+HERE = {"cores": config["threads"], "mem_mb": 0, "minutes": 0, "gpus": 0, "gpu_minutes": 0}  # without a profile
+
+
+def needs_of(chapter, name):
+    """What a chapter asks of the machine that a profile finds for it."""
+    return config.get("needs", {}).get(chapter, HERE)[name]
 
 
 localrules: book, executed, pages
@@ -31,9 +38,13 @@ rule execute:
     log: "_build/logs/{chapter}.log"
     benchmark: "_build/benchmarks/{chapter}.tsv"
     params: lambda wildcards: sources.parameters(config, wildcards.chapter)
-    threads: config["threads"]
+    threads: lambda wildcards: needs_of(wildcards.chapter, "cores")
     retries: config["retries"]
-    resources: attempt=lambda wildcards, attempt: attempt
+    resources:
+        attempt=lambda wildcards, attempt: attempt,
+        mem_mb=lambda wildcards, attempt: attempt * needs_of(wildcards.chapter, "mem_mb"),
+        runtime=lambda wildcards, attempt: attempt * needs_of(wildcards.chapter, ON + "minutes"),
+        gpu=lambda wildcards: needs_of(wildcards.chapter, "gpus") if ON else 0,
     shell:
         "{PYTHON} -m labkit.book execute {wildcards.chapter} --parameters {params:q}"
         " --log {log} --attempt {resources.attempt}"
@@ -53,7 +64,6 @@ rule pages:
 if "plan" in config:
     SWEEP = "_build/sweeps/" + config["plan"]["sweep"]
     CELLS = config["plan"]["cells"]
-    ON = "gpu_" if config.get("gpus") else ""  # a profile with `config: [gpus=1]` has GPUs to give
 
     def needs(name):
         return lambda wildcards, attempt: attempt * CELLS[wildcards.cell]["needs"][name]

@@ -98,10 +98,13 @@ def settings(chapter: str, namespace: Mapping[str, Any]) -> Settings:
     return checked(chapter, {name: namespace[name] for name in known if name in namespace})
 
 
-def checked(chapter: str, given: Mapping[str, Any]) -> Settings:
-    """Check parameters given by name, and add the defaults of the others."""
+def checked(chapter: str, given: Mapping[str, Any], *, beside: Iterable[str] = ()) -> Settings:
+    """Check parameters given by name, and add the defaults of the others.
+
+    `beside` names what the caller takes besides them, for whom a misspelt name may have been meant.
+    """
     known = {parameter.name: parameter for parameter in parameters(chapter)}
-    _refuse_unknown(chapter, known, given)
+    _refuse_unknown(chapter, (*known, *beside), given)
     values = {name: known[name].read(given.get(name, known[name].default)) for name in known}
     found = _chapter(chapter)
     profile = found.profiles[values["profile"]]

@@ -75,5 +75,5 @@ def test_a_record_does_not_say_which_part_of_a_search_its_process_took(monkeypat
 
 
 def test_a_misspelt_option_names_the_right_ones():
-    with pytest.raises(ParameterError, match="'device'"):
+    with pytest.raises(ParameterError, match="Did you mean 'devices'"):
         experiments.run("cifar100/mlp", device=2)

@@ -54,10 +54,7 @@ PROSE = sorted(
         commands(
             "README.md",
             "CONTRIBUTING.md",
-            "book/how_to_run.md",
-            "book/exercises.md",
-            "book/how_to_publish.md",
-            "book/how_to_scale.md",
+            *(f"book/{page.name}" for page in (ROOT / "book").glob("*.md")),
         )
     )
 )
@@ -76,6 +73,9 @@ def test_a_command_in_prose_names_what_exists(command):
         return
     if words[0] == "make":
         assert words[1] in targets()
+        makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+        for variable in re.findall(r"\b([A-Z_]+)=", command):
+            assert f"$({variable})" in makefile
         given = [word for word in shlex.split(command) if word.startswith("PARAMS=")]
         pairs = given[0].removeprefix("PARAMS=").split() if given else []
         if words[1] in ("book", "executed"):
@@ -186,8 +186,33 @@ def test_conda_users_get_what_pyproject_says():
     assert pip[0] == "-c constraints.txt"
     extras = re.fullmatch(r"-e \.\[([\w,]+)\]", pip[1])[1].split(",")
     assert set(extras) <= set(PROJECT["optional-dependencies"])
-    make = re.search(r"^EXTRAS \?= (\S+)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)[1]
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    make = re.search(r"^EXTRAS \?= \$\(or \$\(MADE\),([\w,]+)\)$", makefile, re.M)[1]
     assert extras == make.split(",")
+
+
+def test_an_environment_stays_what_it_was_made_as(tmp_path):
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "installed").write_text("all-gpu\n")
+
+    def make(*given):
+        return subprocess.run(
+            ["make", "help", *given], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+
+    assert (
+        make().returncode
+        == make("EXTRAS=all-gpu").returncode
+        == make("VENV=other", "EXTRAS=all").returncode
+        == 0
+    )
+    refused = make("EXTRAS=all")
+    assert (
+        refused.returncode
+        and "made with EXTRAS=all-gpu" in refused.stderr
+        and "rm -r .venv" in refused.stderr
+    )
 
 
 def test_constraints_pin_every_dependency_and_name_no_host_and_no_path():

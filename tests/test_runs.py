@@ -1,6 +1,7 @@
 import copy
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from labkit import runs
+from labkit import chapters, experiments, runs
 from labkit.__main__ import main
+from labkit.book import verify
 from labkit.errors import RunError
 from labkit.predictions import Predictions
 from labkit.runs.record import RECORD, dumps, write
@@ -97,8 +99,13 @@ def test_every_published_record_fits_the_schema_and_its_place(file):
     published = json.loads(file.read_text())
     runs.validate(published, name=file.name)
     assert published["status"] == "done"
-    assert file.parent.name == published["name"].split("/")[0]
-    assert file.stem.startswith(f"{published['name'].split('/')[1]}-seed{published['seed']}")
+    chapter, name = published["name"].split("/")
+    assert file.parent.name == chapter
+    assert re.fullmatch(rf"{re.escape(name)}-seed{published['seed']}(-\w+)?", file.stem)
+    experiment, given = verify.command(published)
+    assert experiment in experiments.names(f"{chapter}/*")
+    places = {"data", "runs", "weights"} & given.keys()  # of the machine that it was made on
+    chapters.checked(chapter, {name: value for name, value in given.items() if name not in places})
 
 
 def test_a_whole_record_is_valid():

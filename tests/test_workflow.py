@@ -18,6 +18,7 @@ from labkit.book import STAGE, pages, sources
 from labkit.book import __main__ as main
 from labkit.book import build as build_step
 from labkit.errors import RunError
+from labkit.runs import record
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = [sys.executable, "-m", "labkit.book", "build", "--only-execute", "--cores", "2"]
@@ -229,3 +230,25 @@ def test_the_workflow_names_every_chapter_and_gives_it_parameters_it_knows():
     assert list(config["chapters"]) == list(chapters.CHAPTERS)
     for name, own in config["chapters"].items():
         assert chapters.checked(name, {**config["parameters"], **(own or {})}).profile == "smoke"
+
+
+def test_a_cluster_is_asked_for_what_each_chapter_needs(project, monkeypatch):
+    monkeypatch.chdir(project)
+    needs = build_step._needs({"profile": "quick", "dual_cifar.models": "dual_linear"})
+    small, large = needs["dual_cifar"], needs["cifar100"]
+    assert small["minutes"] < large["minutes"] and small["mem_mb"] < large["mem_mb"]
+    record.write(build_step.NEEDS, {"needs": needs})
+    given = ["--dry-run", "--configfile", "workflow.yaml", str(build_step.NEEDS)]
+    for profile, minutes, memory in (("slurm", "minutes", "mem_mb"), ("", None, None)):
+        command = build_step.snakemake("executed", *(given if profile else given[:1]), profile=profile)
+        shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        for asked in (small, large):
+            found = f"runtime={asked[minutes] if minutes else 0}, "
+            assert found in shown and f"mem_mb={asked[memory] if memory else 0}, " in shown
+
+
+def test_a_page_beside_others_is_not_executed_before_there_are_others(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main.main(["variant", "dual_cifar", "seed=1"]) == 1
+    said = capsys.readouterr().err
+    assert "noisy_cifar, animals, dual_cifar, cifar100 was never executed" in said and "run make book" in said

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from labkit import chapters
-from labkit.book import HTML, sources
+from labkit.book import EXECUTED, HTML, sources
 from labkit.errors import LabkitError, RunError
 
 
@@ -125,6 +125,12 @@ def _variant(given: argparse.Namespace) -> None:
     values = sources.typed(given.parameters)
     chapters.checked(given.chapter, values)
     place = variants.place(variants.name(given.chapter, values))
+    if missing := [name for name in chapters.CHAPTERS if not (EXECUTED / f"{name}.ipynb").exists()]:
+        raise RunError(
+            f"{', '.join(missing)} was never executed, and the other pages come from there.",
+            expected="a book that this page is added to",
+            mend="run make book once before",
+        )
     execute(given.chapter, values, Path("_build/logs", f"{place.stem}.log"), done=place)
     _pages(argparse.Namespace(log=Path("_build/logs/pages.log")))
     sys.stdout.write(f"The page: {(HTML / 'notebooks' / f'{place.stem}.html').resolve()}\n")

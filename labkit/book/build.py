@@ -12,18 +12,24 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import yaml
 
 from labkit import chapters
-from labkit.book import FAILED
+from labkit.book import FAILED, sources
 from labkit.errors import RunError
+from labkit.runs.record import write
 
 LOCK = Path("_build/lock")
+NEEDS = Path("_build/needs.json")
 PROFILES = Path("profiles")
 
 
 def build(target: str, parameters: Mapping[str, Any], *, cores: int | None = None, profile: str = "") -> None:
     """Make a target of the Snakefile; what is up to date is left alone."""
     given = ["--config", "parameters=" + json.dumps(dict(parameters))] if parameters else []
+    if profile:
+        write(NEEDS, {"needs": _needs(parameters)})
+        given += ["--configfile", "workflow.yaml", str(NEEDS)]
     command = snakemake(target, "--quiet", "all", *given, cores=cores, profile=profile)
     with alone(LOCK, "another build is running in this folder: waiting for it") as lock:
         for left in _reports():
@@ -34,6 +40,19 @@ def build(target: str, parameters: Mapping[str, Any], *, cores: int | None = Non
         said = [report.read_text(encoding="utf-8").rstrip() for report in _reports()]
     if running.returncode:
         raise RunError("\n\n".join(["the book was not built.", *said]))
+
+
+def _needs(parameters: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+    """What each chapter asks of the machine that a profile finds for it."""
+    from labkit.sweeps import needs  # loads Keras
+    from labkit.sweeps.declared import Cell
+
+    declared = yaml.safe_load(Path("workflow.yaml").read_text(encoding="utf-8"))
+    declared["parameters"].update(parameters)
+    return {
+        chapter: needs.of(Cell(chapter, chapter, sources.parameters_of(declared, chapter), {}))
+        for chapter in declared["chapters"]
+    }
 
 
 def _reports() -> list[Path]:

@@ -13,6 +13,8 @@ MODULES = {
     "runs": "Records of runs and the table of results.",
     "evaluation": "Predictions of a model.",
     "predictions": "Numbers from class probabilities.",
+    "saliency": "Where in an image a network looks.",
+    "reasons": "Why an image may have been mistaken.",
     "plots": "Figures, each with its alt text.",
     "protocols": "Which images may do what.",
     "experiments": "Every experiment of the book by name.",

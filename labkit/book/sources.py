@@ -51,8 +51,13 @@ def of_run(name: str) -> list[str]:
 
 def parameters(config: Mapping[str, Any], chapter: str) -> str:
     """One line of JSON: what papermill gives a chapter."""
+    return json.dumps(parameters_of(config, chapter), sort_keys=True)
+
+
+def parameters_of(config: Mapping[str, Any], chapter: str) -> dict[str, Any]:
+    """What workflow.yaml gives a chapter."""
     own = config["chapters"][chapter] or {}
-    return json.dumps(of_chapter({**config["parameters"], **own}, chapter), sort_keys=True)
+    return of_chapter({**config["parameters"], **own}, chapter)
 
 
 def of_chapter(values: Mapping[str, Any], chapter: str) -> dict[str, Any]:

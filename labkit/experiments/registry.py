@@ -60,7 +60,7 @@ def run(name: str, /, *, devices: int | None = None, member: str | None = None, 
     - `member`: this process's part in a search that several share, as `tuning.search` takes it.
     """
     experiment = get(name)
-    settings = chapters.checked(experiment.chapter, parameters)
+    settings = chapters.checked(experiment.chapter, parameters, beside=("devices", "member"))
     with _told(LABKIT_DEVICES=devices, LABKIT_MEMBER=member):
         return experiment.function(settings)
 

@@ -33,6 +33,7 @@ BEFORE = {
     "_finetune": ("{}_transfer",),
     "noisy_cifar/better": ("noisy_cifar/better_teacher",),
 }
+ON_GPU = "lacnn"  # which a chapter trains in full on a GPU alone; there the others leave it time enough
 SEARCHES = ("search", "search_as_run", "final")  # experiments that train many models
 
 
@@ -80,7 +81,9 @@ def _experiments(cell: Cell, settings: Settings) -> list[str]:
     if cell.run.rpartition("/")[2] not in (*chapters.CHAPTERS, *SEARCHES):
         return [cell.run]
     names = experiments.names(f"{cell.chapter}/*")
-    return [name for name in names if name.split("/")[1].startswith(settings.models)]
+    chosen = [name for name in names if name.split("/")[1].startswith(settings.models)]
+    on_cores = [name for name in chosen if not name.split("/")[1].startswith(ON_GPU)]
+    return on_cores or chosen
 
 
 def _stages(name: str, settings: Settings) -> list[str]:
