@@ -26,7 +26,8 @@ from labkit.experiments import cifar100_results as results
 from labkit.experiments import cifar100_words as says
 from labkit.experiments.cifar100 import AS_RUN, CUT_DOWN, GRID, TUNED, Cell, Outcome, Searched
 from labkit.labels import confident
-from labkit.runs import Run
+from labkit.runs import Run, load
+from labkit.runs.record import RECORD, write
 
 
 @pytest.fixture
@@ -283,11 +284,14 @@ def test_a_cell_is_trained_and_scored_once(settings, asked):
 def test_testing_again_keeps_the_date(settings):
     outcome = cifar100.attempt(settings, Cell("mlp", "none"))
     _, run = cifar100.tested(settings, outcome)
-    record = run.record["metrics"]["test"]
-    record["scored"] = "2026-01-01T00:00:00Z"
-    predictions, _ = cifar100.tested(settings, outcome)
-    dated = replace(run, folder=None).score("test", predictions)
-    assert dated.metrics["test"]["scored"] == "2026-01-01T00:00:00Z"
+    kept = dict(load(run.folder).record)
+    kept["metrics"]["test"]["scored"] = "2026-01-01T00:00:00Z"
+    write(run.folder / RECORD, kept)
+    predictions, again = cifar100.tested(settings, outcome)
+    assert again.metrics["test"]["scored"] == "2026-01-01T00:00:00Z"
+    assert load(run.folder).metrics["test"]["scored"] == "2026-01-01T00:00:00Z"
+    others = again.score("test", replace(predictions, fingerprint="0" * 64))
+    assert others.metrics["test"]["scored"] > "2026-01-01T00:00:00Z"
 
 
 def test_superclasses_can_be_named_instead_and_stay_apart(tmp_path, records):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from labkit import chapters, evaluation, models, plots, saliency, scoreboard
+from labkit import chapters, evaluation, models, plots, recipes, saliency, scoreboard
 from labkit.experiments import dual_cifar, names
 from labkit.experiments import dual_cifar_results as results
 from labkit.models import allconv
@@ -48,6 +48,23 @@ def test_each_change_builds_the_same_network_but_for_itself(change, parts):
         "accn_l2": bool(model.losses),
     }
     assert [name for name, found in has.items() if found] == ([change.name] if change.name in has else [])
+
+
+@pytest.mark.parametrize("change", dual_cifar.ABLATION, ids=lambda change: change.name)
+def test_each_change_trains_by_the_same_recipe_but_for_itself(change, settings, parts, monkeypatch):
+    fitted = {}
+
+    def fit(model, stream, valid, recipe, *, run, runs):
+        fitted.update(recipe=recipe, augment=stream.augment, run=run)
+
+    monkeypatch.setattr(dual_cifar.training, "fit", fit)
+    monkeypatch.setattr(dual_cifar, "scored", lambda run, model, parts: run)
+    dual_cifar.train(settings, parts, "accn", change)
+    own = {"accn_unsmoothed": {"label_smoothing": 0.0}}.get(change.name, {})
+    assert fitted["recipe"] == settings.apply(recipes.RECIPES["report003_accn"]).but(**own)
+    assert recipes.RECIPES["report003_accn"].label_smoothing == 0.1
+    assert fitted["augment"] == ("basic" if change.name == "accn_parts" else None)
+    assert fitted["run"] == f"dual_cifar/{change.name}"
 
 
 def test_a_run_that_changes_the_task_says_so_in_its_name(settings):

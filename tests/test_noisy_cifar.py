@@ -92,7 +92,15 @@ def test_model2_trains_on_true_labels_where_they_may_be_used_and_on_cleaned_ones
     _, relabelled = lab.corrected(settings, parts, "resnet8")
     kept = len(parts.kept)
     np.testing.assert_array_equal(relabelled.labels[:kept], parts.kept.labels)
-    assert len(relabelled) == kept + len(parts.unsure)
+    with pytest.MonkeyPatch.context() as patched:  # a cleaner that calls every label the next one
+
+        def after(_, images):
+            return SimpleNamespace(predicted=(images.hints + 1) % 10)
+
+        patched.setattr(evaluation, "predict", after)
+        _, changed = lab.corrected(settings, parts, "resnet8")
+    np.testing.assert_array_equal(changed.labels[:kept], parts.kept.labels)
+    np.testing.assert_array_equal(changed.labels[kept:], (parts.unsure.labels + 1) % 10)
     run = lab.run(settings, "resnet8_model2")
     assert run.record["data"]["train"]["n"] == len(relabelled)
     assert run.record["data"]["valid"]["fingerprint"] == parts.valid.fingerprint()
@@ -129,12 +137,17 @@ def test_a_filter_keeps_true_labels_and_agreed_ones(settings):
 
 
 @pytest.mark.parametrize("name", ["vgg_gce", "vgg_forward", "vgg_confident"])
-def test_the_fields_answers_train(settings, name):
+def test_the_fields_answers_train(settings, name, monkeypatch):
+    masks, confident = [], labels.confident
+    monkeypatch.setattr(lab.labels, "confident", lambda *given: masks.append(confident(*given)) or masks[-1])
     run = lab.run(settings, name)
     assert run.status == "done" and "test" in run.metrics
+    loss = {"vgg_gce": "gce", "vgg_forward": "forward", "vgg_confident": "crossentropy"}[name]
+    assert run.record["recipe"]["loss"] == loss
     assert ("corrections" in run.metrics) == name.endswith("confident")
     parts = lab.split(settings)
     if name == "vgg_confident":  # judged where the truth is known but was not used
+        assert run.record["data"]["train"]["n"] == masks[0].sum() < len(parts.noisy)
         assert run.metrics["corrections"]["n"] == np.count_nonzero(parts.noisy.true_labels >= 0)
         assert len(list(settings.runs.glob("noisy_cifar/vgg_confident-honest_fold*"))) == settings.folds
 

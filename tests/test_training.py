@@ -155,6 +155,25 @@ def test_the_key_names_everything_that_changes_a_result(images):
     assert len({key_of(), *others}) == len(others) + 1
     keras.layers.Dense(1)  # the names of layers count on
     assert key_of() == key_of(save_every=9, command="another")
+    assert key_of(model=head_on_frozen()) != key_of(model=head_on_frozen(), frozen_once=True)
+
+
+@pytest.mark.parametrize(
+    ("what", "other"),
+    [
+        ("source_digest", lambda: "other code"),
+        ("libraries", lambda: {"keras": "0.1"}),
+        ("accelerators", lambda: ["a GPU"]),
+    ],
+)
+def test_the_key_names_the_code_the_libraries_and_what_computes(images, monkeypatch, what, other):
+    def key():
+        return training.fit(tiny_model(), *images, QUICK.but(epochs=0)).key
+
+    before = key()
+    assert key() == before
+    monkeypatch.setattr(keys, what, other)
+    assert key() != before
 
 
 @pytest.mark.parametrize("change", ["import os\nx = 2\n", "x = 3\n"])
@@ -445,6 +464,21 @@ def two_headed(seed: int = 0) -> keras.Model:
     return keras.Model(inputs, heads)
 
 
+@pytest.mark.parametrize(("keep", "best"), [(None, 1), ("val_accuracy", 3)])
+def test_weights_are_kept_by_one_number_while_another_is_watched(images, monkeypatch, keep, best):
+    """The losses and accuracies of validation are put in place of the measured ones, so that they part."""
+    measured = training.callbacks.Opening.on_epoch_end
+
+    def told(self, epoch, logs):
+        measured(self, epoch, logs)
+        logs.update(val_loss=[1.0, 2.0, 3.0][epoch], val_accuracy=[0.1, 0.2, 0.3][epoch])
+
+    monkeypatch.setattr(training.callbacks.Opening, "on_epoch_end", told)
+    run = training.fit(tiny_model(), *images, QUICK.but(epochs=3, monitor="val_loss", keep=keep))
+    assert list(run.history["val_loss"]) == [1.0, 2.0, 3.0]
+    assert run.best_epoch == best
+
+
 def test_two_heads_are_watched_by_their_mean_accuracy(tmp_path, images):
     parts = data.pair_groups(images[0])
     stream = data.PairStream(*parts, n=60, seed=1)
@@ -456,14 +490,6 @@ def test_two_heads_are_watched_by_their_mean_accuracy(tmp_path, images):
         means = (history[f"{part}first_accuracy"] + history[f"{part}second_accuracy"]) / 2
         assert np.allclose(history[f"{part}accuracy"], means)
     assert history["val_accuracy"][whole.best_epoch - 1] == history["val_accuracy"].max()
-    heavy = recipe.but(epochs=3, lr=10.0, monitor="val_loss")  # so large that loss and accuracy part
-    by_loss, by_accuracy = (
-        training.fit(two_headed(), stream, valid, heavy.but(keep=keep)) for keep in (None, "val_accuracy")
-    )
-    assert by_loss.best_epoch != by_accuracy.best_epoch
-    losses, accuracies = by_loss.history["val_loss"], by_accuracy.history["val_accuracy"]
-    assert losses[by_loss.best_epoch - 1] == losses.min()
-    assert accuracies[by_accuracy.best_epoch - 1] == accuracies.max()
     training.fit(two_headed(), stream, valid, recipe, run="tests/two", runs=tmp_path, until=2)
     resumed = training.fit(two_headed(), stream, valid, recipe, run="tests/two", runs=tmp_path)
     assert resumed.history.drop(columns="seconds").equals(history.drop(columns="seconds"))
@@ -637,12 +663,40 @@ def test_every_image_is_judged_by_a_model_that_did_not_see_it(tmp_path, images, 
         training.out_of_fold(tiny_model, numbered, QUICK, folds=31, seed=1)
 
 
+def test_a_recipes_smoothing_momentum_and_plateau_reach_training(images):
+    smooth = fitting.batches_of(images[0], QUICK.but(label_smoothing=0.1), None)[0][1]
+    classes = len(images[0].classes)
+    assert smooth.max() == pytest.approx(0.9 + 0.1 / classes) and smooth.min() == pytest.approx(0.1 / classes)
+    sgd = QUICK.but(optimizer="sgd", momentum=0.9)
+    assert not compiling.optimizer(sgd, 4).nesterov
+    assert compiling.optimizer(sgd.but(nesterov=True), 4).nesterov
+    falling = {"plateau_factor": 0.3, "plateau_patience": 4, "plateau_min_delta": 0.01, "min_lr": 1e-5}
+    recipe = QUICK.but(schedule="plateau", **falling)
+    with pytest.MonkeyPatch.context() as patched:
+        seen = []
+        patched.setattr(keras.Model, "fit", lambda *_, callbacks, **__: seen.extend(callbacks) or stop())
+        with pytest.raises(KeyboardInterrupt):
+            training.fit(tiny_model(), *images, recipe)
+    (plateau,) = [found for found in seen if isinstance(found, keras.callbacks.ReduceLROnPlateau)]
+    assert (plateau.factor, plateau.patience, plateau.min_delta, plateau.min_lr) == (0.3, 4, 0.01, 1e-5)
+
+
+def stop():
+    raise KeyboardInterrupt
+
+
 def test_the_rate_finder_leaves_the_model_as_it_was(images):
     model = tiny_model(dropout=0, normalization=False)
     before = model.get_weights()
     rates = training.find_lr(model, images[0], QUICK, low=1e-4, high=1e3, steps=90)
     assert same(before, model.get_weights())
     assert 3e-4 < rates.suggestion < 1
+    means, mean = [], 0.0
+    for step, loss in enumerate(rates.table["loss"], 1):
+        mean = 0.8 * mean + 0.2 * loss
+        means.append(mean / (1 - 0.8**step))
+    np.testing.assert_allclose(rates.table["smooth"], means)
+    assert 3 * rates.suggestion == pytest.approx(rates.table["lr"][int(np.argmin(means))])
     assert rates.table["lr"].is_monotonic_increasing
     assert len(rates.table) < 90, "a rate of 1000 should have ended the search"
     assert f"{rates.suggestion:.1e}" in str(rates)
