@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from labkit.predictions import Predictions
+
 if TYPE_CHECKING:
     from labkit.data import ImageSet
-    from labkit.predictions import Predictions
 
 RULES = {
     "resolution": "the image shows less detail than four in five training images",
@@ -26,7 +27,7 @@ _LEVELS = 4  # steps of each colour channel: 64 colours
 _FRAME = 6  # pixels on every side of 32
 
 
-def rivals(predictions: "Predictions") -> np.ndarray:
+def rivals(predictions: Predictions) -> np.ndarray:
     """The class each image was, or almost was, mistaken for: the most probable one that is not its label."""
     others = predictions.probabilities.copy()
     others[np.arange(len(others)), predictions.labels] = -1
@@ -34,7 +35,7 @@ def rivals(predictions: "Predictions") -> np.ndarray:
 
 
 def reasons(
-    predictions: "Predictions", images: "ImageSet", reference: "ImageSet", groups: Sequence[int] | None = None
+    predictions: Predictions, images: "ImageSet", reference: "ImageSet", groups: Sequence[int] | None = None
 ) -> pd.DataFrame:
     """Which rules hold for each image, given typical images and each class's superclass."""
     rival, label = rivals(predictions), predictions.labels
@@ -72,7 +73,7 @@ class Tally:
         return {**told, "fingerprint": self.fingerprint, "shares": shares}
 
 
-def tally(table: pd.DataFrame, predictions: "Predictions") -> Tally:
+def tally(table: pd.DataFrame, predictions: Predictions) -> Tally:
     """How often each rule, any, and none of them hold for mistakes and for right answers."""
     held = table.drop(columns="right")
     held = held.assign(any=held.any(axis=1))

@@ -1,5 +1,6 @@
 """What several test files share: the project's folder, and every chapter executed once."""
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -15,6 +16,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # workers that share the cores are fast
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 import labkit  # noqa: F401  before any test imports Keras: it says how TensorFlow computes
+from labkit.book import EXECUTED, stamps, variants
 
 ROOT = Path(__file__).resolve().parents[1]
 GENERATED = shutil.ignore_patterns(".*", "_build", "__pycache__", "*.egg-info", "*.out.ipynb")
@@ -87,9 +89,26 @@ def _build_pages(project, smoke):
     executed.mkdir(parents=True, exist_ok=True)
     for notebook in sorted((project / "notebooks").glob("*.ipynb")):
         nbformat.write(smoke(notebook.stem)[0], executed / notebook.name)
+    with contextlib.chdir(project):
+        _stamp_and_vary(smoke)
     gallery = ROOT / "_build" / "gallery"  # drawing the models again takes half a minute
     if gallery.exists():
         shutil.copytree(gallery, project / "_build" / "gallery", dirs_exist_ok=True)
     command = [sys.executable, "-m", "labkit.book", "pages"]
     shown = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
     assert shown.returncode == 0, shown.stderr
+
+
+def _stamp_and_vary(smoke):
+    """One chapter current, one stale, one with a variant beside it, and one executed without a stamp."""
+    for chapter in ("noisy_cifar", "animals", "dual_cifar"):
+        files = stamps.hashes(chapter)
+        if chapter == "animals":
+            files["labkit/augment.py"] = "of an earlier version"
+        stamps.write(chapter, EXECUTED / f"{chapter}.ipynb", {"profile": "smoke"}, 60.0, files)
+    given = {"profile": "smoke", "seed": 1}
+    place, page = variants.place(variants.name("dual_cifar", given)), smoke("dual_cifar")[0]
+    page.metadata["papermill"]["parameters"] = given
+    place.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(page, place)
+    stamps.write("dual_cifar", place, given, 60.0, stamps.hashes("dual_cifar"))

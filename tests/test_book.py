@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import yaml
+from bs4 import BeautifulSoup
 
 from labkit import chapters
 from labkit.book import pages
@@ -50,6 +51,29 @@ def test_a_chapters_page_holds_no_standard_error_and_no_progress_bar(chapter, ht
     text = page(html, f"notebooks/{chapter}.html")
     assert not re.search(r"oneDNN|cuda_|TF_ENABLE|\d+/\d+ \[|\x1b\[|Epoch \d+/\d+", text)
     assert 'class="output stderr' not in text
+
+
+def test_a_page_says_when_it_was_executed_and_whether_that_still_holds(html):
+    says = {name: page(html, f"notebooks/{name}.html") for name in chapters.CHAPTERS}
+    executed = {name for name, text in says.items() if re.search(r"Executed \d\d \w+ 20\d\d in ", text)}
+    assert executed == {"noisy_cifar", "animals", "dual_cifar"}
+    assert {name for name, text in says.items() if "This page is stale" in text} == {"animals"}
+    assert "<code" in page(html, "book/status.html") and "labkit/augment.py" in page(html, "book/status.html")
+
+
+def test_a_variant_has_a_page_of_its_own_below_its_chapter(html):
+    (name,) = (path.stem for path in (html / "notebooks").glob("dual_cifar-*.html"))
+    text = page(html, f"notebooks/{name}.html")
+    assert "Two images in one: seed 1" in text and "This page is a variant" in text
+    assert f"{name}.html" in page(html, "notebooks/dual_cifar.html")
+    assert (html / "notebooks" / "dual_cifar.html").stat().st_size > 10_000
+
+
+def test_every_mistake_on_a_page_is_answered(html):
+    answers = BeautifulSoup(page(html, "book/messages.html"), "html.parser").select(".highlight-text pre")
+    assert len(answers) > 100
+    for answer in answers:
+        assert "Expected" in answer.text or "built again" in answer.text or "To mend it" in answer.text
 
 
 def test_pages_take_scripts_styles_and_mathjax_from_the_book_itself(html):

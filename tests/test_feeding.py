@@ -86,8 +86,7 @@ def test_freed_memory_stays_with_the_process():
     """By the pages that the system gives it to take twenty times three megabytes, three times over."""
     shown = subprocess.run([sys.executable, "-c", TAKEN_AGAIN], capture_output=True, text=True, check=True)
     given_back, kept, still_kept = map(int, shown.stdout.split())
-    assert given_back > 40_000  # 768 pages of 4 KiB an array, 60 arrays
-    assert kept < 500 and still_kept < 500
+    assert given_back > 50 * max(kept, still_kept, 1)
 
 
 def no_library(name):

@@ -85,7 +85,7 @@ def _picture(family: str, name: str, folder: Path) -> dict[str, str]:
 
 def _messages() -> list[tuple[str, str]]:
     from labkit import models
-    from labkit.errors import LabkitError
+    from labkit.errors import LabkitError, RunError
 
     mistakes = {
         "a model name that is misspelt": lambda: models.build("vgg_16"),
@@ -97,9 +97,10 @@ def _messages() -> list[tuple[str, str]]:
     for mistake, make_it in mistakes.items():
         try:
             make_it()
-            said.append((mistake, "nothing"))
         except LabkitError as error:
             said.append((mistake, str(error)))
+        else:
+            raise RunError(f"{mistake} is not refused any more.")
     return said
 
 

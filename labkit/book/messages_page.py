@@ -11,7 +11,7 @@ from labkit.book import markdown
 from labkit.book.gallery import Gallery
 from labkit.data import mistakes
 from labkit.data.mistakes import Row
-from labkit.errors import LabkitError
+from labkit.errors import LabkitError, RunError
 
 
 def full(gallery: Gallery) -> str:
@@ -68,4 +68,4 @@ def _said(make: Callable[[], object]) -> str:
         make()
     except LabkitError as error:
         return str(error)
-    return "nothing"
+    raise RunError("a mistake that the page of messages shows is not refused any more.")
