@@ -9,6 +9,7 @@ import threading
 import pytest
 
 from labkit import data
+from labkit.data import __main__ as fetch_all
 from labkit.data import download, mistakes, sets
 from labkit.errors import DataError
 
@@ -237,3 +238,18 @@ def test_the_published_archives_are_described_in_full():
 def test_animals_have_no_download():
     with pytest.raises(DataError, match="cannot be downloaded"):
         sets.animals("download")
+
+
+def test_make_data_says_what_is_there_and_fails_in_one_message(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["labkit.data"])
+    for name in ("cifar10", "cifar100"):
+        monkeypatch.setattr(data, name, lambda source, name=name: (f"{name} {source}", "test"))
+    assert fetch_all.main() == 0
+    assert capsys.readouterr().out.splitlines() == ["cifar10 download", "test", "cifar100 download", "test"]
+
+    def broken(source):
+        raise DataError("no connection to any mirror")
+
+    monkeypatch.setattr(data, "cifar100", broken)
+    assert fetch_all.main() == 1
+    assert capsys.readouterr().err.startswith("no connection to any mirror")

@@ -1,5 +1,6 @@
-"""Options of an experiment that are none of its chapter's parameters: devices, and a part in a search."""
+"""Experiments by name: that each can be called, and the options that are none of its chapter's parameters."""
 
+import inspect
 import json
 import os
 import subprocess
@@ -7,7 +8,7 @@ import sys
 
 import pytest
 
-from labkit import experiments
+from labkit import chapters, experiments
 from labkit.__main__ import main
 from labkit.errors import ParameterError, RecipeError
 from labkit.experiments import registry
@@ -77,3 +78,40 @@ def test_a_record_does_not_say_which_part_of_a_search_its_process_took(monkeypat
 def test_a_misspelt_option_names_the_right_ones():
     with pytest.raises(ParameterError, match="Did you mean 'devices'"):
         experiments.run("cifar100/mlp", device=2)
+
+
+@pytest.mark.parametrize("name", experiments.names())
+def test_every_experiment_takes_its_chapters_settings_and_nothing_else(name):
+    experiment = experiments.get(name)
+    inspect.signature(experiment.function).bind(chapters.checked(experiment.chapter, {}))
+    assert experiment.says.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("name", "made", "given"),
+    [
+        ("dual_cifar/accn_parts", "dual_cifar/accn_parts", {}),
+        ("animals/simple_as_run", "animals/simple_as_run", {}),
+        ("animals/mobilenetv2_transfer_as_run", "animals/mobilenetv2_transfer_as_run", {}),
+        ("cifar100/search", "cifar100/custom_vgg_l2_search", {"models": "custom_vgg_l2", "trials": 1}),
+    ],
+)
+def test_an_experiment_is_run_by_its_name(tmp_path, name, made, given):
+    run = experiments.run(name, runs=str(tmp_path), **given)
+    assert run.status == "done" and run.epochs >= 1
+    assert run.name.startswith(made)
+    kept = name != "animals/mobilenetv2_transfer_as_run"  # in smoke a check on a handful of photos
+    assert (run.folder is not None and run.folder.is_relative_to(tmp_path)) == kept
+
+
+def test_experiments_are_listed_by_a_pattern(capsys):
+    assert main(["list", "dual_cifar/*"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == experiments.names("dual_cifar/*")
+    assert all(experiments.get(line.split()[0]).says in line for line in lines)
+
+
+@pytest.mark.parametrize("words", [["--seed"], ["--seed=3"], ["seed", "3"]])
+def test_words_that_are_no_pairs_are_refused(words, capsys):
+    assert main(["run", "cifar100/mlp", *words]) == 2
+    assert "are not pairs of a name and a value" in capsys.readouterr().err

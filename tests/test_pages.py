@@ -72,6 +72,8 @@ def test_a_broken_page_is_seen(tmp_path):
         '<script src="http://127.0.0.1:9/x.js"></script><script>undefinedName()</script></body></html>'
     )
     (visit,) = browser.visit_all(tmp_path)
+    told = browser.report(tmp_path)
+    assert told.splitlines()[1].startswith("page.html ") and f"page.html: {visit.errors[0]}" in told
     assert any("gone.png" in url for url in visit.failed) and any("x.js" in url for url in visit.failed)
     assert any("undefinedName" in error for error in visit.errors)
     assert visit.pictures and visit.wider > 0

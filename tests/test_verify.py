@@ -6,6 +6,7 @@ from test_scoreboard import add, project, scores  # noqa: F401
 
 from labkit import experiments
 from labkit.book import verify
+from labkit.book.__main__ import main
 from labkit.errors import RunError
 from labkit.runs import Run
 from labkit.runs.record import RECORD, write
@@ -76,3 +77,12 @@ def test_first_epochs_are_verified_only_where_a_shorter_training_begins_with_the
 def test_a_chapter_without_records_says_so(project):  # noqa: F811
     with pytest.raises(RunError, match="no record of dual_cifar"):
         verify.verify("dual_cifar")
+
+
+@pytest.mark.parametrize(("agrees", "status"), [(True, 0), (False, 1)])
+def test_a_record_that_is_not_reproduced_is_a_failure(monkeypatch, capsys, agrees, status):
+    verdict = type("Verdict", (), {"agrees": agrees, "__str__": lambda self: "0.66 beside 0.50"})()
+    monkeypatch.setattr(verify, "verify", lambda *_, **__: verdict)
+    assert main(["verify", "noisy_cifar"]) == status
+    shown = capsys.readouterr()
+    assert "0.66 beside 0.50" in shown.out and ("not reproduced" in shown.err) == (not agrees)
