@@ -1,7 +1,6 @@
 """The command line: `python -m labkit list | run NAME | publish FOLDER`."""
 
 import argparse
-import ast
 import os
 import shlex
 import sys
@@ -10,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from labkit import chapters
 from labkit.errors import LabkitError, ParameterError, nearest
 from labkit.runs.record import RECORD
 
@@ -78,8 +78,10 @@ def _publish(parsed: argparse.Namespace, rest: list[str]) -> int:
 
     _refuse(rest, expected="folders, and --variant with a word", known=["--variant"])
     refused, several = 0, len(parsed.folders) > 1
+    if several and not any(map(_holds_a_run, parsed.folders)):
+        raise ParameterError("None of these folders holds a run.", expected="such as _build/runs/cifar100/*")
     for folder in parsed.folders:
-        if several and not Path(folder, RECORD).is_file() and not folder.endswith(".json"):
+        if several and not _holds_a_run(folder):
             continue  # a pattern such as _build/runs/noisy_cifar/* finds locks and searches, too
         try:
             sys.stdout.write(f"{runs.publish(runs.load(folder), variant=parsed.variant)}\n")
@@ -87,6 +89,10 @@ def _publish(parsed: argparse.Namespace, rest: list[str]) -> int:
             sys.stderr.write(f"labkit: {error}\n")
             refused += 1
     return 2 if refused else 0
+
+
+def _holds_a_run(folder: str) -> bool:
+    return Path(folder, RECORD).is_file() or folder.endswith(".json")
 
 
 def _refuse(rest: list[str], expected: str, known: Iterable[str] = ()) -> None:
@@ -105,15 +111,7 @@ def _parameters(words: list[str]) -> dict[str, Any]:
             f"The arguments {' '.join(words)!r} are not pairs of a name and a value.",
             expected="--name value, such as --seed 3 --profile full",
         )
-    return {name[2:].replace("-", "_"): _value(value) for name, value in zip(names, values, strict=True)}
-
-
-def _value(text: str) -> Any:
-    try:
-        value = ast.literal_eval(text)
-    except (SyntaxError, ValueError):
-        return text
-    return value if isinstance(value, int | float | None) else text
+    return chapters.options(words)
 
 
 if __name__ == "__main__":

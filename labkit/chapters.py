@@ -133,6 +133,21 @@ def command(chapter: str, values: Mapping[str, Any]) -> str:
     return f".venv/bin/papermill notebooks/{chapter}.ipynb {chapter}.out.ipynb{options}"
 
 
+def options(words: list[str]) -> dict[str, Any]:
+    """Parameters as they stand on a command line: `--seed 3 --data FOLDER`."""
+    pairs = zip(words[::2], words[1::2], strict=True)
+    return {name.removeprefix("--").replace("-", "_"): typed(value) for name, value in pairs}
+
+
+def typed(text: str) -> Any:
+    """A value as it is typed: a number or None where it reads as one, else the text itself."""
+    try:
+        value = ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text
+    return value if isinstance(value, int | float | None) else text
+
+
 def spell(value: Any) -> str:
     """A value as a command line has it."""
     if isinstance(value, list | tuple):
@@ -238,10 +253,10 @@ def _names(name: str, choices: tuple[str, ...], meaning: str) -> Parameter:
 
     def read(value: Any) -> tuple[str, ...]:
         items = [item.strip() for item in value.split(",")] if isinstance(value, str) else value
-        if items == [ALL]:
-            return choices
         if not isinstance(items, list | tuple) or not items:
             raise _refuse(name, value, expected)
+        if list(items) == [ALL]:
+            return choices
         for item in items:
             if item not in choices:
                 raise _refuse(name, item, expected, nearest(item, (*choices, ALL)))

@@ -60,6 +60,7 @@ class Sample:
     """One measured run: what an image cost it."""
 
     name: str
+    model: str
     family: str
     macs: float  # of training on one image
     seconds: float  # for one image
@@ -86,8 +87,8 @@ def samples(machine: str, sizes: Sizes, runs: Sequence[Run]) -> list[Sample]:
     fastest: dict[str, Sample] = {}
     for run in runs:
         if run.epochs and _macs(run) and _tells_of(machine, run):
-            family = sizes.get(run.record["model"]["name"], Size(0)).family
-            sample = Sample(run.name, family, _macs(run), _seconds(run))
+            model = run.record["model"]["name"]
+            sample = Sample(run.name, model, sizes.get(model, Size(0)).family, _macs(run), _seconds(run))
             fastest[run.name] = min(fastest.get(run.name, sample), sample, key=attrgetter("seconds"))
     return list(fastest.values())
 
@@ -165,11 +166,11 @@ def fitted(measured: Sequence[Sample], machine: str) -> Speed | None:
 
 
 def checked(machine: str, sizes: Sizes, runs: Sequence[Run]) -> pd.DataFrame:
-    """Seconds an image of every experiment on record, as all foretell it, and as the others alone do."""
+    """Seconds an image of each experiment on record, as all foretell it, or those of other networks alone."""
     measured = samples(machine, sizes, runs)
     usual, rows = fitted(measured, machine), []
-    for place, sample in enumerate(measured):
-        others = fitted([*measured[:place], *measured[place + 1 :]], machine)
+    for sample in measured:
+        others = fitted([other for other in measured if other.model != sample.model], machine)
         rows.append(
             {
                 "run": sample.name,

@@ -20,7 +20,6 @@ import pandas as pd
 from labkit import costs, runs
 from labkit.chapters import CHAPTERS
 from labkit.costs import CORES, PASSES, Sizes, Work
-from labkit.data import HEADS
 from labkit.data.names import ANIMALS
 from labkit.errors import DataError, nearest
 from labkit.recipes import RECIPES
@@ -45,6 +44,7 @@ CLEANED = 8_100  # images that train report 000's label cleaner
 PRETRAINED = ("resnet50v2", "mobilenetv2", "xception", "inception_transfer", "efficientnetv2b0")
 LESS = ("epochs", "pairs_per_epoch", "profile")  # options that cut a recipe short, but a full profile
 NEARLY = 0.95  # of the most that a run was given is as much: a filter leaves other images with every seed
+FIXED_TEST = ("000",)  # reports whose test images are known one by one: as many of ours are the same ones
 LUCK = 0.01  # between seeds, at least, where it was not measured: the reports' own reruns differ by that much
 
 
@@ -114,7 +114,8 @@ class Side:
     def images(self) -> float:
         """On how many images the figure was measured."""
         part = self.metric.partition("_")[0]
-        return min((run.metrics[part]["n"] for run in self.runs if part in run.metrics), default=math.inf)
+        sets = [run.metrics.get(part) or (run.record["data"].get(part) or {}) for run in self.runs]
+        return min((found["n"] for found in sets if "n" in found), default=math.inf)
 
     def __str__(self) -> str:
         """Mean, spread and number of seeds, as a table shows them."""
@@ -158,14 +159,18 @@ class Row:
     def tolerance(self) -> float:
         """Two standard deviations of what luck alone puts between two such figures.
 
-        Luck is in the images that were drawn for testing, theirs and ours, and in the seed of training.
+        Luck is in the seed of training, and in the images that were drawn for testing, theirs and ours,
+        unless these are the same.
         """
         side = self.judged
         if not side.values:
             return math.nan
+        seeds = side.luck**2 + side.error**2
+        if self.report in FIXED_TEST and side.images == self.images:
+            return 2 * math.sqrt(seeds)
         theirs = self.published * (1 - self.published) / self.images
         ours = side.mean * (1 - side.mean) / side.images
-        return 2 * math.sqrt(theirs + ours + side.luck**2 + side.error**2)
+        return 2 * math.sqrt(theirs + ours + seeds)
 
     @property
     def bits(self) -> str:
@@ -183,6 +188,8 @@ class Row:
             return "not run yet"
         if any(_other_data(run) for run in self.judged.runs):
             return "not comparable: measured on other images than the report's"
+        if any(map(_from_random_weights, self.judged.runs)):
+            return "not comparable: started from random weights and not from ImageNet's"
         if budget := cut_short(self.judged.runs[0]):
             return f"not comparable: cut short by {budget}"
         bits = f",{self.bits}" if self.bits else ""
@@ -280,14 +287,26 @@ def rows(chapter: str) -> list[Row]:
 
 
 def _with_usual_luck(rows: list[Row]) -> list[Row]:
-    """The rows, where few seeds are taken to lie as far apart as the chapter's of three or more."""
-    sides = [side for row in rows for side in (row.as_run, row.as_meant) if len(side.values) > 2]
-    spreads = [side.deviation**2 for side in sides if not cut_short(side.runs[0])]
-    usual = max(LUCK, math.sqrt(fmean(spreads))) if spreads else LUCK
+    """The rows, where few seeds are taken to lie as far apart as the chapter's of three or more.
+
+    Those that were run alike count: as the report ran, or as meant; where none was, all.
+    """
+    as_run, as_meant = (_spreads(getattr(row, side) for row in rows) for side in ("as_run", "as_meant"))
+    both = as_run + as_meant
+    usual = {"as_run": _usual(as_run or both), "as_meant": _usual(as_meant or both)}
     return [
-        replace(row, as_run=replace(row.as_run, usual=usual), as_meant=replace(row.as_meant, usual=usual))
+        replace(row, **{side: replace(getattr(row, side), usual=luck) for side, luck in usual.items()})
         for row in rows
     ]
+
+
+def _spreads(sides: Iterable[Side]) -> list[float]:
+    """The variance between seeds of each side that has three or more by the whole recipe."""
+    return [side.deviation**2 for side in sides if len(side.values) > 2 and not cut_short(side.runs[0])]
+
+
+def _usual(spreads: list[float]) -> float:
+    return max(LUCK, math.sqrt(fmean(spreads))) if spreads else LUCK
 
 
 def row(name: str) -> Row:
@@ -374,17 +393,13 @@ def _unusual(metric: str) -> str:
 
 
 def figure(run: Run, metric: str) -> float | None:
-    """A figure of a run under the name it has in book/published.csv; None where the run has none."""
-    if metric == "epochs":
-        return run.epochs
-    if metric == "seconds_per_epoch":
-        return run.fastest_epoch if run.epochs else None
+    """A headline of a run by its name in book/published.csv; None where the run has none.
+
+    Where validation images were not scored apart, it is their accuracy in the epoch that was kept.
+    """
     part, _, what = metric.partition("_")
-    if part == "train":
-        return (run.record["history"].get(what) or [None])[-1]
-    if part in HEADS:
-        return run.metrics.get("test", {}).get("heads", {}).get(part, {}).get(what)
-    return run.metrics.get(part, {}).get(what)
+    found = run.metrics.get(part, {}).get(what)
+    return run.validated if found is None and metric == "valid_accuracy" else found
 
 
 def cost(name: str, sizes: Sizes | None = None) -> str:
@@ -476,6 +491,12 @@ def _other_data(run: Run) -> bool:
     """Report 002's photos cannot be had; a set of other animals says nothing about its figures."""
     classes = run.metrics.get("test", {}).get("classes", ANIMALS)
     return run.chapter == "animals" and set(classes) != set(ANIMALS)
+
+
+def _from_random_weights(run: Run) -> bool:
+    """Whether a network that the reports took from ImageNet was built without such weights."""
+    model = run.record["model"]
+    return model["name"] in PRETRAINED and not model.get("options", {}).get("weights")
 
 
 def _here(metric: str, made: list[Run]) -> str:

@@ -26,7 +26,9 @@ def made(start=1e-4, a_mac=1e-11, **factors):
     """Samples that follow a law exactly."""
     macs = {"plain": (1e6, 3e7), "vgg": (5e7, 4e8)}
     return [
-        Sample(f"{family}{place}", family, size, (start + a_mac * size) * factors.get(family, 1.0))
+        Sample(
+            name := f"{family}{place}", name, family, size, (start + a_mac * size) * factors.get(family, 1.0)
+        )
         for family, sizes in macs.items()
         for place, size in enumerate(sizes)
     ]
@@ -138,10 +140,23 @@ def test_every_record_in_thirty_two_bits_stands_beside_its_estimate():
     assert costs.within(pd.Series([0.71, 1.29, 1.31, 0.69])) == 2
 
 
-def test_most_experiments_lie_near_the_estimate_also_where_the_others_alone_foretell_them():
+def test_most_experiments_lie_near_the_estimate_also_where_other_networks_alone_foretell_them():
     found = costs.checked(CORES, costs.sizes(), scoreboard.recorded())
     assert costs.within(found["estimated"] / found["measured"]) >= 0.85 * len(found)
-    assert costs.within(found["foretold"] / found["measured"]) >= 0.75 * len(found)
+    assert costs.within(found["foretold"] / found["measured"]) >= 0.55 * len(found)
+
+
+def test_no_record_of_the_same_network_helps_to_foretell_it(monkeypatch):
+    seen = []
+    monkeypatch.setattr(costs, "fitted", lambda measured, machine: seen.append(measured) or SPEED)
+    found = costs.checked(CORES, SIZES, scoreboard.recorded())
+    every, *others = seen
+    assert len(others) == len(every) == len(found)
+    for left, sample in zip(others, every, strict=True):
+        assert {other.model for other in left} == {other.model for other in every} - {sample.model}
+
+
+SPEED = costs.Speed(1e-4, 1e-11, {})
 
 
 def test_the_fastest_epoch_tells_what_a_run_costs_a_machine_with_nothing_else_to_do():

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -124,12 +125,8 @@ def test_maps_of_either_way_are_drawn_and_compared(parts):
 
 
 def test_best_is_by_validation_and_leaves_the_largest_aside():
-    class Ran:
-        def __init__(self, value):
-            self.history = {"val_accuracy": np.array([value])}
-
-    trained = {"accn": (None, Ran(0.4)), "fmp3": (None, Ran(0.5))}
-    trained |= {name: (None, Ran(0.9)) for name in ("lacnn", "lacnn_padded")}
+    values = {"accn": 0.4, "fmp3": 0.5, "lacnn": 0.9, "lacnn_padded": 0.9}
+    trained = {name: (None, SimpleNamespace(validated=value)) for name, value in values.items()}
     assert results.best(trained) == "fmp3"
     assert results.best({}) is None
 
@@ -203,7 +200,9 @@ def test_a_change_is_told_from_luck_by_the_spread_between_seeds(records):
     assert "given 2,000,000 pairs" in results.ablation_says()
     moved, still = results.ablation_says().split(" Not told from luck: ")
     assert moved.endswith("(3 seeds): flips and shifts of each image before averaging (+5.0 points).")
-    assert still == "leaky ReLUs (-1.0 points)."
+    told = 100 * 3 * 0.01 * (2 / 3) ** 0.5  # three standard errors of a difference of means over three seeds
+    small = f"A gain of less than {told:.0f} points could not be told from luck in any row."
+    assert still == f"leaky ReLUs (-1.0 points). {small}"
     short = "Of the 2 changes of the ablation, its few epochs tell from luck: flips and shifts"
     assert results.ablation_in_short().startswith(short)
 

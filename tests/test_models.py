@@ -654,10 +654,18 @@ def test_below_top_frees_the_last_layers_and_as_run_the_others():
 
 
 @pytest.mark.parametrize(
-    ("options", "moves"),
-    [({"freeze": "all"}, False), ({"freeze": "none"}, False), ({"freeze": "none", "as_run": True}, True)],
+    ("options", "pretrained", "moves"),
+    [
+        ({"freeze": "all"}, True, False),
+        ({"freeze": "none"}, True, False),
+        ({"freeze": "none"}, False, True),  # there is nothing to keep
+        ({"freeze": "none", "as_run": True}, True, True),
+    ],
 )
-def test_batch_normalization_keeps_its_statistics_while_fine_tuning(options, moves):
+def test_batch_normalization_keeps_statistics_that_were_trained(options, pretrained, moves, tmp_path):
+    if pretrained:
+        options = options | {"weights": tmp_path / "backbone.weights.h5"}
+        backbone(models.build("mobilenetv2", **SMALL_BACKBONE)).save_weights(options["weights"])
     model = compiled(models.build("mobilenetv2", **options, **SMALL_BACKBONE))
     before = values(model.non_trainable_weights)
     model.train_on_batch(*batch(model, 4))

@@ -616,14 +616,13 @@ def test_what_has_no_record_says_what_it_would_take(committed):
 
 
 def test_the_best_model_is_chosen_among_those_validated_on_the_same_images_and_labels(settings):
-    def run(fingerprint, *values):
+    def run(fingerprint, validated=None):
         valid = fingerprint and {"n": 500, "fingerprint": fingerprint}
-        history = {"val_accuracy": list(values)} if values else {}
-        return SimpleNamespace(record={"data": {"valid": valid}, "history": history})
+        return SimpleNamespace(record={"data": {"valid": valid}}, validated=validated)
 
     valid = lab.split(settings).valid
     ours = valid.fingerprint()
-    runs = {"cleaned": run("other", 1.0), "first": run(ours, 0.3, 0.2), "second": run(ours, 0.1, 0.4)}
+    runs = {"cleaned": run("other", 1.0), "first": run(ours, 0.3), "second": run(ours, 0.4)}
     assert found.best(runs, valid, "") == "second"
     brief = {"first": run("brief", 0.1), "second": run("brief", 0.2), "third": run("other", 0.9)}
     assert found.best(brief, valid, "") == "second"

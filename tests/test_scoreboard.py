@@ -12,6 +12,7 @@ from labkit import chapters, costs, models, scoreboard
 from labkit.book import score_page
 from labkit.errors import DataError
 from labkit.runs import load
+from labkit.runs.record import write
 
 ROOT = Path(__file__).parents[1]
 
@@ -75,8 +76,28 @@ def test_a_record_within_luck_of_the_published_figure_reproduces_it(project):
     add(project, "noisy_cifar/vgg-honest", 0.668)
     row = scoreboard.row("noisy_cifar/vgg")
     assert (row.published, row.as_meant.mean, row.verdict) == (0.6604, 0.668, "reproduced")
-    luck = 0.6604 * 0.3396 / 5000 + 0.668 * 0.332 / 5000 + 2 * 0.01**2
-    assert row.tolerance == pytest.approx(2 * math.sqrt(luck))
+    assert row.tolerance == pytest.approx(2 * math.sqrt(2 * 0.01**2))  # both on the first 5,000 images
+    add(project, "cifar100/mlp", 0.22, part="valid")
+    other, images = scoreboard.row("cifar100/mlp"), scores(0.22)["n"]
+    theirs, ours = (share * (1 - share) for share in (other.published, 0.22))
+    luck = theirs / other.images + ours / images + 2 * 0.01**2
+    assert other.tolerance == pytest.approx(2 * math.sqrt(luck))
+
+
+def test_few_seeds_are_taken_to_lie_as_far_apart_as_those_that_were_run_alike(project):
+    for seed, (meant, as_run) in enumerate(((0.40, 0.45), (0.46, 0.47), (0.52, 0.49))):
+        add(project, "noisy_cifar/cnn1-honest", meant, seed=seed)
+        add(project, "noisy_cifar/cnn1-report001", as_run, seed=seed)
+    row = scoreboard.row("noisy_cifar/vgg")
+    assert (row.as_run.usual, row.as_meant.usual) == (pytest.approx(0.02), pytest.approx(0.06))
+
+
+def test_a_pretrained_network_without_its_weights_is_not_compared(project):
+    for weights, verdict in ((None, "not comparable: started from random"), ("imagenet", "reproduced")):
+        run = add(project, "cifar100/efficientnetv2b0", 0.58, part="valid")
+        model = run.record["model"] | {"name": "efficientnetv2b0", "options": {"weights": weights}}
+        write(project / "results" / f"{run.name}-seed0.json", {**run.record, "model": model})
+        assert scoreboard.row("cifar100/efficientnetv2b0").verdict.startswith(verdict)
 
 
 def test_a_run_that_was_cut_short_is_not_compared_and_counts_only_until_there_is_a_longer_one(project):
@@ -230,17 +251,12 @@ def test_what_was_not_run_says_what_it_needs(project):
 
 
 def test_figures_are_found_under_the_names_of_the_published_table(project):
-    heads = {"first": scores(0.7), "second": scores(0.8)}
-    run = add(project, "dual_cifar/accnl", 0.75, heads=heads, top5=0.9)
-    found = {
-        metric: scoreboard.figure(run, metric) for metric in ("test_accuracy", "first_accuracy", "test_top5")
-    }
-    assert found == {"test_accuracy": 0.75, "first_accuracy": 0.7, "test_top5": 0.9}
-    assert scoreboard.figure(run, "epochs") == 3 and scoreboard.figure(run, "train_accuracy") == 0.6
-    assert (
-        scoreboard.figure(run, "seconds_per_epoch") == 1.0
-        and scoreboard.figure(run, "valid_accuracy") is None
-    )
+    run = add(project, "dual_cifar/accnl", 0.75)
+    assert scoreboard.figure(run, "test_accuracy") == 0.75
+    assert scoreboard.figure(run, "valid_accuracy") == run.validated  # as it was not scored apart
+    apart = add(project, "cifar100/mlp", 0.2, part="valid")
+    assert scoreboard.figure(apart, "valid_accuracy") == 0.2 != apart.validated
+    assert scoreboard.figure(apart, "test_accuracy") is None
 
 
 def test_runs_under_two_reports_splits_are_no_seeds_of_one_experiment(project):

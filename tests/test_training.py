@@ -545,6 +545,16 @@ def test_statistics_of_the_training_images_come_before_training(images):
     assert np.allclose(mean, images[0].images.mean(axis=(0, 1, 2)), rtol=1e-3)
 
 
+def test_whitening_and_every_head_keep_thirty_two_bits_while_training():
+    model = models.build("whitened", classes={"first": 5, "second": 5}, joint=(5, 5))
+    with compiling.precision(model, "mixed_bfloat16"):
+        exact = {layer.name for layer in model.layers if layer.compute_dtype == "float32"}
+        fewer = {layer.name for layer in model.layers if layer.compute_dtype == "bfloat16"}
+    assert exact == {"whiten", "logits", "first", "second"}
+    assert len(fewer) > 10
+    assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+
+
 def test_bfloat16_is_for_training_only(images):
     model = tiny_model()
     dtypes = []

@@ -95,6 +95,8 @@ def visit_all(html: Path) -> list[Visit]:
 def report(html: Path) -> str:
     """A table of what every page asks for and weighs, and under it everything that is wrong."""
     visits = visit_all(html)
+    if not visits:
+        raise RunError("there is no book to visit yet.", mend="make book")
     widths = f"{max(len(visit.page) for visit in visits)}"
     lines = [f"{'page':{widths}}  requests  failed  errors  pictures  axe  wider  kB  largest kB  paint ms"]
     for visit in visits:

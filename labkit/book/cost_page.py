@@ -52,7 +52,7 @@ def _check(machine: str, sizes: Sizes, runs: list[Run]) -> str:
     found = costs.checked(machine, sizes, runs)
     if found.empty:
         return f"No record on {machine} has been made yet{_why_alone(machine)}.\n"
-    header = ("run", "family", "measured", "estimated", "ratio", "from the other records", "ratio")
+    header = ("run", "family", "measured", "estimated", "ratio", "from other networks", "ratio")
     lines = [
         (
             f"`{row.run}`",
@@ -68,7 +68,7 @@ def _check(machine: str, sizes: Sizes, runs: list[Run]) -> str:
     near, blind = (costs.within(found[column] / found["measured"]) for column in ("estimated", "foretold"))
     says = (
         f"Of {len(found)} experiments on record on {machine}, {near} lie within ±{costs.TOLERANCE:.0%} of "
-        f"the estimate, and {blind} within that of what the others alone foretell."
+        f"the estimate, and {blind} within that of what the records of other networks foretell."
     )
     table = markdown.table(header, lines, classes="sortable")
     return f"{says}\n\n" + markdown.dropdown(f"Time for one image on {machine}, record by record", table)

@@ -111,7 +111,7 @@ def _frozen(item: Any) -> Any:
 def _digest() -> str:
     total = hashlib.sha256()
     for name in (*sources.package(), __file__):
-        if "models" in name or "networks" in name or "gallery" in name or "errors" in name:
+        if any(word in name for word in ("models", "plots", "gallery", "errors")):
             total.update(Path(name).read_bytes())
     return total.hexdigest()[:16]
 

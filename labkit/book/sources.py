@@ -79,7 +79,7 @@ def typed(pairs: Iterable[str]) -> dict[str, Any]:
             mend = nearest(chapter, chapters.CHAPTERS) or None
             known = ", ".join(chapters.CHAPTERS)
             raise ParameterError(f"{name!r} is for no chapter.", expected=f"one of {known}", mend=mend)
-        values[name] = yaml.safe_load(value)
+        values[name] = chapters.typed(value)
     return values
 
 

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from labkit import runs, scoreboard
+from labkit import chapters, runs, scoreboard
 from labkit.errors import RunError
 from labkit.runs import Run, Verdict
 from labkit.runs.record import RECORD
@@ -59,9 +57,7 @@ def command(record: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """The experiment and the parameters in a record's command."""
     words = shlex.split(record["command"])
     start = words.index("run") + 1
-    names, values = words[start + 1 :: 2], words[start + 2 :: 2]
-    named = zip(names, values, strict=True)
-    return words[start], {key.lstrip("-").replace("-", "_"): yaml.safe_load(value) for key, value in named}
+    return words[start], chapters.options(words[start + 1 :])
 
 
 def _again(record: Mapping[str, Any], changes: Mapping[str, Any]) -> Run:

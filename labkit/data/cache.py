@@ -66,8 +66,9 @@ def arrays(
     with locked(entry):
         if kept := _load(entry, state, warn=True):  # another process was faster
             return kept
-        _store(entry, state, build())
-        return _load(entry, state) or {}
+        built = build()
+        _store(entry, state, built)
+        return _load(entry, state) or built
 
 
 def _state(files: Listing) -> str:

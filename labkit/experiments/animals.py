@@ -244,7 +244,7 @@ def _recipe(settings: Settings, name: str, as_run: bool) -> Recipe:
 
 def _scored(run: Run, model: keras.Model, test: ImageSet) -> Run:
     """Add the result on the test photos to the run's record, unless it is there."""
-    if run.metrics.get("test", {}).get("fingerprint") == test.fingerprint():
+    if run.has_scored("test", test):
         return run
     return run.score("test", evaluation.predict(model, test))
 

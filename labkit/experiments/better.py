@@ -24,7 +24,7 @@ def recipe(settings: Settings, name: str) -> Recipe:
 
 def scored(run: Run, model: keras.Model, test: ImageSet, **options) -> Run:
     """Score on test images and their mirror images, once."""
-    if run.metrics.get("test", {}).get("fingerprint") == test.fingerprint():
+    if run.has_scored("test", test):
         return run
     return run.score("test", evaluation.predict(model, test, flip=True, **options))
 
@@ -44,7 +44,7 @@ def hundred(settings: Settings) -> Run:
     """A wider network; images moved anew in every epoch."""
     model, run = _of_a_hundred(settings, "better_cifar100", "better")
     *_, test = cifar100.split(settings)
-    if run.metrics.get("test_doubts", {}).get("fingerprint") == test.fingerprint():
+    if run.has_scored("test_doubts", test):
         return run
     predictions = evaluation.predict(model, test, flip=True)
     return cifar100.explained(settings, run.score("test", predictions), predictions)

@@ -235,7 +235,7 @@ def fit(
 ) -> Run:
     """Train a network, or load it, and score it on the validation images once."""
     run = training.fit(model, images, valid, recipe, run=_full_name(settings, name), runs=settings.runs)
-    if run.metrics.get("valid", {}).get("fingerprint") == valid.fingerprint():
+    if run.has_scored("valid", valid):
         return run
     return run.score("valid", evaluation.predict(model, valid))
 

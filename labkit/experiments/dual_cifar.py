@@ -147,9 +147,7 @@ def scored(run: Run, model: keras.Model, parts: DualSplit) -> Run:
 
 def _known(run: Run, part: str, parts: DualSplit, ways: Iterable[str] = ()) -> bool:
     """Whether a run's record has a score of these test pairs, asked for in these ways."""
-    found = run.metrics.get(part, {})
-    same = found.get("fingerprint") == parts.test.fingerprint()
-    return same and list(found.get("ways", ())) == list(ways)
+    return run.has_scored(part, parts.test) and list(run.metrics[part].get("ways", ())) == list(ways)
 
 
 def chance(settings: Settings, parts: DualSplit) -> tuple[keras.Model, Run]:

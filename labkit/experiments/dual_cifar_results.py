@@ -55,7 +55,7 @@ def to_show(trained: Trained, names: Iterable[str], part: str = "test") -> Run |
     ]
     mine = scoreboard.of_the_reader(here)
     candidates = [*mine.values()] or [run for run in on_record if part in run.metrics] or [*here.values()]
-    return max(candidates, key=lambda run: run.history["val_accuracy"].max(), default=None)
+    return max(candidates, key=lambda run: run.validated, default=None)
 
 
 def origin(run: Run, *, brief: bool = False) -> str:
@@ -191,35 +191,37 @@ def _equal_runs() -> dict[str, list[Run]]:
 
 def ablation_says() -> str:
     """Which changes moved the mean accuracy of the recorded runs by more than luck, in three sentences."""
-    moved, still = _told_from_luck()
+    moved, still, least = _told_from_luck()
     if not moved and not still:
         return "None of it is on record yet."
     runs = _equal_runs()["accn"]
     given = f"Every network was given {runs[0].epochs * _pairs(runs[0]):,} pairs. "
     base = scoreboard.Side("test_accuracy", tuple(runs))
     far = f"More than three standard errors away from `accn` with {base}: {', '.join(moved) or 'none'}."
-    return given + (f"{far} Not told from luck: {', '.join(still)}." if still else far)
+    small = f"A gain of less than {100 * least:.0f} points could not be told from luck in any row."
+    return given + (f"{far} Not told from luck: {', '.join(still)}. {small}" if still else far)
 
 
 def ablation_in_short() -> str:
     """How many of the changes can be told from luck."""
-    moved, still = _told_from_luck()
+    moved, still, _ = _told_from_luck()
     if not moved and not still:
         return "No change of the ablation is on record yet."
     told = ", ".join(moved) or "none"
     return f"Of the {len(moved) + len(still)} changes of the ablation, its few epochs tell from luck: {told}."
 
 
-def _told_from_luck() -> tuple[list[str], list[str]]:
-    """The changes on record with their gains over `accn`: those above luck, and those that are not."""
+def _told_from_luck() -> tuple[list[str], list[str], float]:
+    """Changes on record with their gains over `accn`: those above luck, the others, and the least luck."""
     found = _equal_runs()
     sides = {name: scoreboard.Side("test_accuracy", tuple(runs)) for name, runs in found.items() if runs}
     base = sides.pop("accn", None)
-    moved, still = [], []
+    moved, still, luck = [], [], []
     for name, side in sorted(sides.items() if base else (), key=lambda item: -item[1].mean):
         gain = side.mean - base.mean
-        (moved if abs(gain) > base.apart(side) else still).append(f"{SAYS[name]} ({100 * gain:+.1f} points)")
-    return moved, still
+        luck.append(base.apart(side))
+        (moved if abs(gain) > luck[-1] else still).append(f"{SAYS[name]} ({100 * gain:+.1f} points)")
+    return moved, still, min(luck, default=0.0)
 
 
 def _mean(run: Run) -> float:
@@ -301,9 +303,7 @@ def enlarged(pairs: ImageSet) -> Figure:
 
 def best(trained: Trained) -> str | None:
     """The trained network with the highest mean accuracy on validation pairs; the largest is left aside."""
-    scores = {
-        name: run.history["val_accuracy"].max() for name, (_, run) in trained.items() if name in lab.COMPARED
-    }
+    scores = {name: run.validated for name, (_, run) in trained.items() if name in lab.COMPARED}
     return max(scores, key=scores.get) if scores else None
 
 

@@ -176,7 +176,7 @@ def scored_classifier(
 
 def _is_scored(run: Run, part: str, images: ImageSet | None) -> bool:
     """Tell whether nothing is left to do for a part."""
-    return images is None or run.metrics.get(part, {}).get("fingerprint") == images.fingerprint()
+    return images is None or run.has_scored(part, images)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -64,8 +63,9 @@ _USES = {
 
 def recorded(names: Iterable[str], protocol: str) -> dict[str, Run]:
     """The committed records of some experiments under a protocol; of several seeds the first."""
-    found = {name: seeds(name, protocol) for name in names}
-    return {name: runs[0] for name, runs in found.items() if runs}
+    found = _on_record(protocol)
+    runs = {name: scoreboard.longest(found.get(f"noisy_cifar/{name}-{protocol}", [])) for name in names}
+    return {name: several[0] for name, several in runs.items() if several}
 
 
 def seeds(name: str, protocol: str) -> list[Run]:
@@ -73,9 +73,8 @@ def seeds(name: str, protocol: str) -> list[Run]:
     return scoreboard.longest(_on_record(protocol).get(f"noisy_cifar/{name}-{protocol}", []))
 
 
-@cache
 def _on_record(protocol: str) -> dict[str, list[Run]]:
-    """Every record under a protocol, read once for all the tables of a page."""
+    """Every record under a protocol, by name."""
     found: dict[str, list[Run]] = {}
     for run in scoreboard.recorded(f"noisy_cifar/*-{protocol}"):
         found.setdefault(run.name, []).append(run)
@@ -149,7 +148,8 @@ def spoken(run: Run) -> str:
         return f"ran on {run.record['data']['train']['n']:,} images"
     tested = run.metrics["test"]
     low, high = tested["interval"]
-    return f"{tested['accuracy']:.3f} ({low:.2f}–{high:.2f})"
+    bits = ", bfloat16" if run.in_fewer_bits else ""
+    return f"{tested['accuracy']:.3f} ({low:.2f}–{high:.2f}){bits}"
 
 
 def spoken_seeds(runs: list[Run]) -> str:
@@ -421,11 +421,7 @@ def best(runs: Runs, valid: ImageSet | None, default: str) -> str:
     wanted = None if valid is None else valid.fingerprint()
     if wanted not in seen.values():
         wanted = next(iter(seen.values()), None)
-    scores = {
-        name: max(runs[name].record["history"].get("val_accuracy", [-1.0]))
-        for name in runs
-        if seen[name] == wanted
-    }
+    scores = {name: run.validated or 0.0 for name, run in runs.items() if seen[name] == wanted}
     return max(scores, key=scores.__getitem__, default=default)
 
 

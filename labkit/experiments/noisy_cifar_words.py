@@ -218,7 +218,8 @@ def _leaked(name: str) -> str:
     as_run, honest = (recorded([name], split).get(name) for split in ("report000", "honest"))
     if as_run is None and honest is None:
         return ""
-    ours = [f"{accuracy(as_run):.4f} run as the report did"] if as_run else []
+    bits = ", in bfloat16" if as_run and as_run.in_fewer_bits else ""
+    ours = [f"{accuracy(as_run):.4f} run as the report did{bits}"] if as_run else []
     ours += [f"{accuracy(honest):.4f} with the images kept apart"] if honest else []
     printed = scoreboard.row(f"noisy_cifar/{name}").published
     said = f"Report 000 prints {printed:.4f} for `{name}`; on the course's data we get {', and '.join(ours)}."

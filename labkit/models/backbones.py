@@ -174,8 +174,8 @@ def inception_transfer(
     classes=100,
     figure="0.5782 on validation images",
     as_run=(
-        "Pixels are standardized instead of -1 to 1, and batch normalization is in training mode while "
-        "fine-tuning."
+        "Pixels are standardized by the training images instead of by ImageNet's numbers, and batch "
+        "normalization is in training mode while fine-tuning."
     ),
     forms=[
         Form(6_047_412, 5_986_804, 15.77),
@@ -199,7 +199,7 @@ def efficientnetv2b0(
         keras.applications.EfficientNetV2B0, input_shape, weights, settled=not as_run, **options
     )
     _freeze(backbone, freeze, top)
-    x = backbone(pixels.standard(images) if as_run else pixels.signed(images))
+    x = backbone(pixels.standard(images) if as_run else pixels.imagenet(images))
     x = layers.Flatten(name="flatten")(x)
     return keras.Model(images, heads.logits(x, classes), name="efficientnetv2b0")
 
@@ -249,8 +249,8 @@ def _backbone(
 ) -> keras.Model:
     """A network without its top: new, with weights of ImageNet, or with those of a file.
 
-    Settled, its batch normalization stays in inference mode, frozen or not: otherwise the statistics of a few
-    small batches would replace those it was trained with.
+    Settled, batch normalization that was trained before stays in inference mode, frozen or not: otherwise the
+    statistics of a few small batches would replace those it was trained with.
     """
     if weights not in (None, "imagenet") and not Path(weights).is_file():
         raise _no_weights(application, f"There is no weights file {str(weights)!r}.")
@@ -268,7 +268,7 @@ def _backbone(
             raise _no_weights(application, f"The ImageNet weights could not be fetched: {error}") from error
     if weights not in (None, "imagenet"):
         _load(application, backbone, Path(weights))
-    return _adopted(backbone, settled)
+    return _adopted(backbone, settled and weights is not None)
 
 
 def _load(application: Callable[..., keras.Model], backbone: keras.Model, file: Path) -> None:

@@ -10,8 +10,16 @@ def unit(images: keras.KerasTensor) -> keras.KerasTensor:
 
 
 def signed(images: keras.KerasTensor) -> keras.KerasTensor:
-    """Pixels in [-1, 1], as the backbones of keras.applications were trained on."""
+    """Pixels in [-1, 1], as most backbones of keras.applications were trained on."""
     return layers.Rescaling(1 / 127.5, offset=-1.0, dtype="float32", name="rescale")(images)
+
+
+def imagenet(images: keras.KerasTensor) -> keras.KerasTensor:
+    """Channels less ImageNet's mean, over its deviation, as the B networks of EfficientNetV2 were trained."""
+    means, deviations = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    scale = [1 / (255 * deviation) for deviation in deviations]
+    offset = [-mean / deviation for mean, deviation in zip(means, deviations, strict=True)]
+    return layers.Rescaling(scale, offset=offset, dtype="float32", name="rescale")(images)
 
 
 def standard(images: keras.KerasTensor) -> keras.KerasTensor:

@@ -95,9 +95,9 @@ def verify(
     """Train a record again by `rerun(record)` and compare: test accuracy, or of a shorter run its last epoch.
 
     `rerun` must use an empty folder of runs: elsewhere the same training is loaded, and agrees with itself.
-    Allowed is `tolerance` where given; else three standard errors of a difference: as between `seeds`,
-    records that differ in their seed alone, where there are three or more, and at least what the number of
-    images gives; with fewer seeds that plus 0.02, since a seed or another machine's arithmetic adds to it.
+    Allowed is `tolerance` where given. Else it is three standard errors of a difference between `seeds`,
+    records that differ in their seed alone, where there are three or more, plus half a point for another
+    machine's arithmetic; with fewer seeds, three standard errors of the images, plus two points.
     """
     validate(record)
     again = rerun(record)
@@ -157,9 +157,8 @@ def _images(record: Mapping[str, Any], part: str | None) -> int:
 def _allowance(share: float, n: int, tolerance: float | None, others: list[float]) -> tuple[float, str]:
     if tolerance is not None:
         return tolerance, "as asked"
-    images = 3 * math.sqrt(2 * share * (1 - share) / max(n, 1))
     if len(others) < 3:
-        return images + 0.02, f"3 standard errors of {n:,} images, plus 0.02"
-    luck = 3 * math.sqrt(2) * stdev(others)
-    basis = f"{len(others)} seeds" if luck > images else f"{n:,} images, more than of {len(others)} seeds"
-    return max(luck, images), f"3 standard errors of {basis}"
+        return 3 * math.sqrt(share * (1 - share) / max(n, 1)) + 0.02, (
+            f"3 standard errors of {n:,} images, plus 0.02"
+        )
+    return 3 * math.sqrt(2) * stdev(others) + 0.005, f"3 standard errors of {len(others)} seeds, plus 0.005"

@@ -100,6 +100,10 @@ class Run:
         """What `score` stored, by part."""
         return self.record["metrics"]
 
+    def has_scored(self, part: str, images: Any) -> bool:
+        """Whether a part holds the score of these very images."""
+        return self.metrics.get(part, {}).get("fingerprint") == images.fingerprint()
+
     def score(self, part: str, predictions: Any) -> "Run":
         """Store the summary of predictions on a part, such as "test", and when it was first scored."""
         summary = plain(predictions.summary())
@@ -133,7 +137,7 @@ def _dated(summary: Mapping[str, Any], earlier: Mapping[str, Any] | None) -> dic
 
 def default_folder() -> Path:
     """Where runs are kept when nobody says where: $LABKIT_RUNS, or _build/runs."""
-    return Path(os.environ.get("LABKIT_RUNS", "_build/runs"))
+    return Path(os.environ.get("LABKIT_RUNS") or "_build/runs").expanduser()
 
 
 def load(path: str | os.PathLike) -> Run:
@@ -202,7 +206,7 @@ def write(file: Path, record: Mapping[str, Any]) -> None:
 def dumps(record: Mapping[str, Any]) -> str:
     """Indented JSON with each list of numbers on one line."""
     text = json.dumps(plain(record), indent=1, ensure_ascii=False, allow_nan=False)
-    flat = re.sub(r"\[\s+([^\[\]{}]*?)\s+\]", lambda found: f"[{_joined(found[1])}]", text)
+    flat = re.sub(r"\[\n\s*([^\[\]{}]*?)\n\s*\]", lambda found: f"[{_joined(found[1])}]", text)
     return flat + "\n"
 
 

@@ -80,10 +80,17 @@ def _experiments(cell: Cell, settings: Settings) -> list[str]:
     """The experiment itself; of a chapter, and of a search through it, all that its models take part in."""
     if cell.run.rpartition("/")[2] not in (*chapters.CHAPTERS, *SEARCHES):
         return [cell.run]
-    names = experiments.names(f"{cell.chapter}/*")
-    chosen = [name for name in names if name.split("/")[1].startswith(settings.models)]
-    on_cores = [name for name in chosen if not name.split("/")[1].startswith(ON_GPU)]
-    return on_cores or chosen
+    chosen = set(settings.models)
+    if settings.own.get("weights", "none") != "none":
+        chosen |= set(settings.own.get("backbones", ()))
+    named = {name: _named_after(name) for name in experiments.names(f"{cell.chapter}/*")}
+    found = [name for name, model in named.items() if model in chosen]
+    return [name for name in found if named[name] != ON_GPU] or found
+
+
+def _named_after(experiment: str) -> str | None:
+    """The model whose name an experiment begins with; of several the longest."""
+    return max(filter(experiment.split("/")[1].startswith, models.names()), key=len, default=None)
 
 
 def _stages(name: str, settings: Settings) -> list[str]:

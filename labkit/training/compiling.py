@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from labkit.errors import RecipeError
+from labkit.models.layers import Marginal, PatchWhitening
 from labkit.recipes import Recipe
 from labkit.training.machine import accelerators
 
@@ -135,12 +136,19 @@ class ForwardCorrection(keras.losses.Loss):
 
 @contextmanager
 def precision(model: keras.Model, name: str) -> Iterator[None]:
-    """Compute in another precision while training; heads, stored weights and predictions stay float32."""
+    """Compute in another precision while training; heads, whitening, weights and predictions stay float32."""
     if name == "float32":
         yield
         return
-    heads = {id(tensor._keras_history.operation) for tensor in keras.tree.flatten(model.output)}
-    layers = [layer for layer in model._flatten_layers(include_self=False) if id(layer) not in heads]
+    heads = [tensor._keras_history.operation for tensor in keras.tree.flatten(model.output)]
+    heads += [head.input._keras_history.operation for head in heads if isinstance(head, Marginal)]
+    exact = {id(head) for head in heads}
+    layers = [
+        layer
+        for layer in model._flatten_layers(include_self=False)
+        if id(layer) not in exact
+        and not isinstance(layer, PatchWhitening)  # whose filters all but cancel out
+    ]
     before = [layer.dtype_policy for layer in layers]
     try:
         for layer in layers:

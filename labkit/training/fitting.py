@@ -399,7 +399,8 @@ def _trained(job: _Job, record: dict[str, Any], folder: Path | None) -> dict[str
             _run_epochs(job, model, record["name"], closing)
     except Exception as error:
         raised = explained(error, job.recipe)
-        failure = {"why": without_paths(str(raised)), "failure": type(raised).__name__, "finished": _now()}
+        kind = type(raised).__name__
+        failure = {"why": without_paths(str(raised)) or kind, "failure": kind, "finished": _now()}
         note(closing.progress, status="failed", **failure)
         if raised is error:
             raise
