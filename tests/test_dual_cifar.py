@@ -137,9 +137,7 @@ def test_curves_by_pairs_hold_what_the_report_prints_and_the_longest_records():
     assert printed[results.PAIRS].max() == pytest.approx(67 * 703 * 64 / 1e3)
     assert printed["val_accuracy"].is_monotonic_increasing
     names = (*dual_cifar.REPORTED, "better")  # the ablation is a table
-    recorded = [
-        run for name in names for run in scoreboard.longest(scoreboard.recorded(f"dual_cifar/{name}"))
-    ]
+    recorded = [run for name in names for run in results._recorded(name)]
     assert len(curves) == len(recorded) + 2
     for run in recorded:
         curve = curves[f"{run.name.removeprefix('dual_cifar/')}, seed {run.seed}"]
@@ -205,6 +203,15 @@ def test_a_change_is_told_from_luck_by_the_spread_between_seeds(records):
     assert still == f"leaky ReLUs (-1.0 points). {small}"
     short = "Of the 2 changes of the ablation, its few epochs tell from luck: flips and shifts"
     assert results.ablation_in_short().startswith(short)
+
+
+def test_what_the_reports_code_built_is_drawn_in_its_place_where_it_ran_in_full(records):
+    run = run_of("accn_l2", 0.7)
+    run.record["command"] = "python -m labkit run dual_cifar/accn_l2 --profile full --epochs 3"
+    records.append(run)
+    assert results.to_show({}, ["accnrr"]) is None and "accn_l2, seed 0" not in results.by_pairs()
+    run.record["command"] = "python -m labkit run dual_cifar/accn_l2 --profile full"
+    assert results.to_show({}, ["accnrr"]) is run and "accn_l2, seed 0" in results.by_pairs()
 
 
 def test_figures_are_drawn_of_records_where_this_execution_had_no_real_images(records):

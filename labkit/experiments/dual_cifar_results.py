@@ -50,12 +50,19 @@ def to_show(trained: Trained, names: Iterable[str], part: str = "test") -> Run |
     names = tuple(names)
     runs = {name: trained[name][1] for name in names if name in trained}
     here = {name: run for name, run in runs.items() if part in run.metrics}
-    on_record = [
-        run for name in names for run in scoreboard.longest(scoreboard.recorded(f"dual_cifar/{name}"))
-    ]
+    on_record = [run for name in names for run in _recorded(name)]
     mine = scoreboard.of_the_reader(here)
     candidates = [*mine.values()] or [run for run in on_record if part in run.metrics] or [*here.values()]
     return max(candidates, key=lambda run: run.validated, default=None)
+
+
+def _recorded(name: str) -> list[Run]:
+    """The longest records of a network, or of what the report's code built under its name, if run in full."""
+    found = scoreboard.longest(scoreboard.recorded(f"dual_cifar/{name}"))
+    other = scoreboard.RAN_AS.get(f"dual_cifar/{name}", "")
+    return found or [
+        run for run in scoreboard.longest(scoreboard.recorded(other)) if not scoreboard.cut_short(run)
+    ]
 
 
 def origin(run: Run, *, brief: bool = False) -> str:
@@ -242,8 +249,8 @@ def by_pairs() -> dict[str, pd.DataFrame]:
         for name, points in printed.groupby("experiment")
     }
     for name in (*lab.REPORTED, "better"):
-        for run in scoreboard.longest(scoreboard.recorded(f"dual_cifar/{name}")):
-            curves[f"{name}, seed {run.seed}"] = by_pairs_seen(run)
+        for run in _recorded(name):
+            curves[f"{run.name.partition('/')[2]}, seed {run.seed}"] = by_pairs_seen(run)
     return curves
 
 
@@ -258,7 +265,7 @@ def at_printed_epochs() -> str:
     """What the recorded runs had after those epochs of which the report prints the accuracy."""
     said = []
     for name, epoch, printed in _printed()[["experiment", "epoch", "value"]].itertuples(index=False):
-        for run in scoreboard.longest(scoreboard.recorded(f"dual_cifar/{name}")):
+        for run in _recorded(name):
             if epoch > run.epochs or _pairs(run) != lab.FULL_EPOCH:
                 continue
             ours = run.history.set_index("epoch").loc[epoch]
