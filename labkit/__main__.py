@@ -98,7 +98,7 @@ def _holds_a_run(folder: str) -> bool:
 def _refuse(rest: list[str], expected: str, known: Iterable[str] = ()) -> None:
     """Refuse what is left of a command line once all that the command knows is read."""
     if rest:
-        mend = nearest(rest[0].partition("=")[0], known) or None
+        mend = nearest(rest[0].partition("=")[0], known)
         raise ParameterError(f"Nothing is known of {rest[0]!r} here.", expected=expected, mend=mend)
 
 

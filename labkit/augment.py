@@ -161,7 +161,7 @@ def get(name: str) -> Callable[..., tuple[np.ndarray, Targets]]:
         raise ParameterError(
             f"no augmentation is called {name!r}",
             expected=f"one of {', '.join(NAMES)}",
-            mend=nearest(name, NAMES) or None,
+            mend=nearest(name, NAMES),
         )
     return _AUGMENTATIONS[name]
 

@@ -73,8 +73,8 @@ class Settings:
         own = self.__dict__.get("own", {})  # absent while a copy or a pickle is being rebuilt
         if name in own:
             return own[name]
-        hint = "" if name.startswith("_") else nearest(name, (*self.__dict__, *own))
-        raise AttributeError(f"the settings have no {name!r}. {hint}".strip())
+        hint = None if name.startswith("_") else nearest(name, (*self.__dict__, *own))
+        raise AttributeError(f"the settings have no {name!r}. {hint or ''}".strip())
 
     def apply(self, recipe: Any) -> Any:
         """The recipe with this execution's seed and precision, and the epochs and batch that are decided."""
@@ -161,7 +161,7 @@ def _chapter(name: str) -> Chapter:
         raise ParameterError(
             f"there is no chapter {name!r}.",
             expected=", ".join(CHAPTERS),
-            mend=nearest(name, CHAPTERS) or None,
+            mend=nearest(name, CHAPTERS),
         )
     return CHAPTERS[name]
 
@@ -234,9 +234,9 @@ def _runs_folder(chapter: str, runs: str) -> Path:
     return Path(runs).expanduser()
 
 
-def _refuse(name: str, value: Any, expected: str, hint: str = "") -> ParameterError:
+def _refuse(name: str, value: Any, expected: str, hint: str | None = None) -> ParameterError:
     shown = f"the text {value!r}" if isinstance(value, str) else f"{value!r}"
-    return ParameterError(f"the parameter {name!r} is {shown}.", expected=expected, mend=hint or None)
+    return ParameterError(f"the parameter {name!r} is {shown}.", expected=expected, mend=hint)
 
 
 def _choice(name: str, default: str, choices: tuple[str, ...], meaning: str) -> Parameter:

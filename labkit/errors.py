@@ -48,7 +48,7 @@ def check_seed(seed: int) -> None:
         raise ParameterError(f"seed={seed!r}", expected="a whole number from 0")
 
 
-def nearest(word: str, choices: Iterable[str]) -> str:
-    """The question "Did you mean ...?" about the closest choice, or an empty string when none is close."""
+def nearest(word: str, choices: Iterable[str]) -> str | None:
+    """The question "Did you mean ...?" about the closest choice, or None when none is close."""
     close = get_close_matches(str(word).lower(), list(choices), n=1, cutoff=0.5)
-    return f"Did you mean {close[0]!r}?" if close else ""
+    return f"Did you mean {close[0]!r}?" if close else None

@@ -77,7 +77,7 @@ def _noise_matrix(
             raise ParameterError(
                 f"no kind of label noise is called {matrix!r}",
                 expected=f"a matrix, or one of {', '.join(KINDS)}",
-                mend=nearest(matrix, KINDS) or None,
+                mend=nearest(matrix, KINDS),
             )
         if rate is None:
             raise ParameterError(f"{matrix} noise without a rate", expected="a rate from 0 to 1")
@@ -191,7 +191,7 @@ def confident(labels: np.ndarray, probs: np.ndarray, *, filter_by: str = "prune_
         raise ParameterError(
             f"no filter of cleanlab is called {filter_by!r}",
             expected=f"one of {', '.join(choices)}",
-            mend=nearest(filter_by, choices) or None,
+            mend=nearest(filter_by, choices),
         )
     return ~find_label_issues(labels, probs, filter_by=filter_by, n_jobs=1)
 

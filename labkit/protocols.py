@@ -49,7 +49,7 @@ def noisy_cifar(images: ImageSet, protocol: str = "honest", *, seed: int = 1, sh
         raise ParameterError(
             f"There is no protocol {protocol!r}.",
             expected=", ".join(NOISY_PROTOCOLS),
-            mend=nearest(protocol, NOISY_PROTOCOLS) or None,
+            mend=nearest(protocol, NOISY_PROTOCOLS),
         )
     known = _known(images)
     split = {"honest": _honest, "report000": _report000, "report001": _report001}[protocol]

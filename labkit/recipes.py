@@ -85,7 +85,7 @@ class Recipe:
             raise RecipeError(
                 f"A recipe has no {unknown[0]!r}.",
                 expected="one of " + ", ".join(names),
-                mend=nearest(unknown[0], names) or None,
+                mend=nearest(unknown[0], names),
             )
         changed = {}
         if self.warmup and "epochs" in changes and self.epochs:
@@ -154,7 +154,7 @@ def _check_words(recipe: Recipe) -> None:
             raise RecipeError(
                 f"{name} is {value!r}.",
                 expected="one of " + ", ".join(map(str, allowed)),
-                mend=nearest(str(value), [word for word in allowed if word]) or None,
+                mend=nearest(str(value), [word for word in allowed if word]),
             )
 
 

@@ -317,7 +317,7 @@ def row(name: str) -> Row:
         raise DataError(
             f"No report gives a figure for {name!r}.",
             expected=", ".join(found),
-            mend=nearest(experiment, found) or None,
+            mend=nearest(experiment, found),
         )
     return found[experiment]
 

@@ -237,7 +237,7 @@ def _oracle(job: _Job, tuner: str, trials: int, seed: int) -> "keras_tuner.Oracl
 def _check(tuner: str, trials: int, run: str) -> None:
     if tuner not in TUNERS:
         raise ParameterError(
-            f"There is no tuner {tuner!r}.", expected=", ".join(TUNERS), mend=nearest(tuner, TUNERS) or None
+            f"There is no tuner {tuner!r}.", expected=", ".join(TUNERS), mend=nearest(tuner, TUNERS)
         )
     if trials < 1:
         raise ParameterError(f"A search of {trials} trials finds nothing.", expected="1 or more")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from labkit import data
-from labkit.data import mistakes
+from labkit.book import mistakes
 from labkit.errors import DataError, ParameterError
 
 IMAGES = data.synthetic("cifar10", 60, 0)

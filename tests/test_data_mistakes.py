@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from labkit import data
-from labkit.data import cache, course, label_files, mistakes
+from labkit.book import mistakes
+from labkit.data import cache, course, label_files
 from labkit.errors import DataError
 
 ROWS = mistakes.rows()

@@ -7,10 +7,9 @@ from itertools import groupby
 from pathlib import Path
 
 from labkit import chapters, runs
-from labkit.book import markdown
+from labkit.book import markdown, mistakes
 from labkit.book.gallery import Gallery
-from labkit.data import mistakes
-from labkit.data.mistakes import Row
+from labkit.book.mistakes import Row
 from labkit.errors import LabkitError, RunError
 
 

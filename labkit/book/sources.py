@@ -76,7 +76,7 @@ def typed(pairs: Iterable[str]) -> dict[str, Any]:
             raise ParameterError(f"{pair!r} is no parameter.", expected="NAME=VALUE, such as profile=quick")
         chapter, dot, _ = name.partition(".")
         if dot and chapter not in chapters.CHAPTERS:
-            mend = nearest(chapter, chapters.CHAPTERS) or None
+            mend = nearest(chapter, chapters.CHAPTERS)
             known = ", ".join(chapters.CHAPTERS)
             raise ParameterError(f"{name!r} is for no chapter.", expected=f"one of {known}", mend=mend)
         values[name] = chapters.typed(value)

@@ -83,7 +83,7 @@ def cifar100(
         raise ParameterError(
             f"there are no {labels!r} labels",
             expected="'fine' or 'coarse'",
-            mend=nearest(labels, ("fine", "coarse")) or None,
+            mend=nearest(labels, ("fine", "coarse")),
         )
     if source == "synthetic":
         parts = _drawn("cifar100", n, seed)
@@ -213,7 +213,7 @@ def _existing(source: Source) -> Path:
     path = Path(source).expanduser()
     if not path.exists():
         words = ("synthetic", "download")
-        guess = nearest(str(source), words) if len(path.parts) == 1 else ""
+        guess = nearest(str(source), words) if len(path.parts) == 1 else None
         raise DataError(
             f"{source} does not exist",
             expected="'synthetic', 'download', or the path of a folder or an archive",

@@ -103,7 +103,7 @@ def synthetic(kind: str, n: int, seed: int, *, part: str = "train", size: int | 
         raise DataError(
             f"no synthetic set is called {kind!r}",
             expected=f"one of {', '.join(KINDS)}",
-            mend=nearest(kind, KINDS) or None,
+            mend=nearest(kind, KINDS),
         )
     if n < 0 or seed < 0 or part not in ("train", "test"):
         raise DataError(

@@ -418,7 +418,7 @@ def _experiment(name: str) -> _Experiment:
         raise ParameterError(
             f"Chapter 1 has no experiment {name!r}.",
             expected=", ".join(EXPERIMENTS),
-            mend=nearest(name, EXPERIMENTS) or None,
+            mend=nearest(name, EXPERIMENTS),
         )
     return EXPERIMENTS[name]
 

@@ -48,7 +48,7 @@ def get(name: str) -> Experiment:
         raise ParameterError(
             f"There is no experiment {name!r}.",
             expected="one of those that `python -m labkit list` prints",
-            mend=nearest(name, REGISTRY) or None,
+            mend=nearest(name, REGISTRY),
         )
     return REGISTRY[name]
 

@@ -220,8 +220,9 @@ def refreeze(model: keras.Model, freeze: str) -> keras.Model:
 def _refuse_unknown(freeze: str) -> None:
     if freeze not in _FREEZES:
         raise ModelError(
-            f"freeze is {freeze!r}. {nearest(freeze, _FREEZES)}".strip(),
+            f"freeze is {freeze!r}.",
             expected=", ".join(map(repr, _FREEZES)),
+            mend=nearest(freeze, _FREEZES),
         )
 
 

@@ -123,8 +123,7 @@ def card(name: str) -> Card:
     """What is known of a model without building it: sentence, source, size, input."""
     if name not in _CARDS:
         raise ModelError(
-            f"There is no model {name!r}. {nearest(name, _CARDS)}".strip(),
-            expected=", ".join(_CARDS),
+            f"There is no model {name!r}.", expected=", ".join(_CARDS), mend=nearest(name, _CARDS)
         )
     return _CARDS[name]
 
@@ -206,8 +205,9 @@ def _checked_options(found: Card, options: dict[str, Any]) -> dict[str, Any]:
     for option in options:
         if option not in found.options and not (option == "as_run" and found.report != _FROM_NO_REPORT):
             raise ModelError(
-                f"{found.name!r} has no option {option!r}. {nearest(option, found.options)}".strip(),
+                f"{found.name!r} has no option {option!r}.",
                 expected=", ".join(found.options) or "no options",
+                mend=nearest(option, found.options),
             )
     if not isinstance(options.get("as_run", False), bool):
         raise ModelError(f"as_run is {options['as_run']!r}.", expected="True or False")

@@ -217,7 +217,7 @@ def _has(table: pd.DataFrame, column: str) -> None:
         raise ParameterError(
             f"The history has no column {column!r}.",
             expected=", ".join(map(str, table.columns)),
-            mend=nearest(column, map(str, table.columns)) or None,
+            mend=nearest(column, map(str, table.columns)),
         )
 
 

@@ -48,7 +48,7 @@ def per_class(predictions: Any, *, metric: str = "f1", name: str = "", ax: Axes 
     summary = summary_of(predictions)
     columns = summary["per_class"]
     if metric not in columns:
-        mend = nearest(metric, columns) or None
+        mend = nearest(metric, columns)
         raise ParameterError(f"There is no {metric!r} by class.", expected=", ".join(columns), mend=mend)
     values = pd.Series(columns[metric], index=summary["classes"], dtype=float).sort_values(ascending=False)
     mean, every, half = values.mean(), len(values), SHOWN // 2
@@ -305,5 +305,5 @@ def _has(table: pd.DataFrame, *columns: str) -> None:
         raise ParameterError(
             f"The table has no column {missing[0]!r}.",
             expected=", ".join(map(str, table.columns)),
-            mend=nearest(missing[0], map(str, table.columns)) or None,
+            mend=nearest(missing[0], map(str, table.columns)),
         )

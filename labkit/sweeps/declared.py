@@ -92,7 +92,7 @@ def _entry(name: str, entry: Any) -> dict[str, Any]:
         raise ParameterError(f"the sweep {name!r} is {entry!r}.", expected="run: ... and grid: ...")
     for key in entry:
         if key not in KEYS:
-            mend = nearest(key, KEYS) or None
+            mend = nearest(key, KEYS)
             raise ParameterError(f"the sweep {name!r} has no {key!r}.", expected=", ".join(KEYS), mend=mend)
     missing = [key for key in REQUIRED if not entry.get(key)]
     if missing:
@@ -115,7 +115,7 @@ def _runs(name: str, listed: Any) -> list[str]:
             raise ParameterError(
                 f"the sweep {name!r} names {run!r}, which is no experiment and no chapter.",
                 expected="a chapter, or one or more of those that `python -m labkit list` prints",
-                mend=nearest(run, known) or None,
+                mend=nearest(run, known),
             )
         found += matches
     return found
