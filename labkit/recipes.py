@@ -291,7 +291,7 @@ NOISY_GCE = REPORT000_MODEL1.but(loss="gce", loss_options={"q": 0.7}, label_smoo
 NOISY_FORWARD = REPORT000_MODEL1.but(loss="forward", label_smoothing=0.0)  # `fit` takes the likelihoods
 
 # Past the reports, an hour on two cores each; a teacher and its student share one, on cores with bfloat16.
-BETTER = Recipe(
+BETTER_CIFAR100 = Recipe(
     epochs=24,
     batch_size=512,
     optimizer="sgd",
@@ -304,41 +304,10 @@ BETTER = Recipe(
     augment="basic",
     restore_best=False,
 )
-BETTER_CUTMIX = BETTER.but(augment="basic_cutmix")
-BETTER_DUAL = BETTER.but(augment=None)  # the components move before they are averaged
-BETTER_NOISY_TEACHER = BETTER.but(epochs=14, loss="forward", label_smoothing=0.0)
-BETTER_NOISY_STUDENT = BETTER.but(epochs=22)
+BETTER_CIFAR100_CUTMIX = BETTER_CIFAR100.but(augment="basic_cutmix")
+BETTER_DUAL = BETTER_CIFAR100.but(augment=None)  # the components move before they are averaged
+BETTER_NOISY_TEACHER = BETTER_CIFAR100.but(epochs=14, loss="forward", label_smoothing=0.0)
+BETTER_NOISY_STUDENT = BETTER_CIFAR100.but(epochs=22)
 
-RECIPES: dict[str, Recipe] = {
-    "report000_model1": REPORT000_MODEL1,
-    "report000_cleaner": REPORT000_CLEANER,
-    "report000_model2": REPORT000_MODEL2,
-    "report000_mixup": REPORT000_MIXUP,
-    "report000_mixup_honest": REPORT000_MIXUP_HONEST,
-    "report001_cnn": REPORT001_CNN,
-    "report001_inception": REPORT001_INCEPTION,
-    "report002_simple": REPORT002_SIMPLE,
-    "report002_mid": REPORT002_MID,
-    "report002_resnet": REPORT002_RESNET,
-    "report002_inception": REPORT002_INCEPTION,
-    "report002_transfer": REPORT002_TRANSFER,
-    "report002_partial": REPORT002_PARTIAL,
-    "report002_head": REPORT002_HEAD,
-    "report002_finetune_resnet50v2": REPORT002_FINETUNE_RESNET50V2,
-    "report002_finetune_mobilenetv2": REPORT002_FINETUNE_MOBILENETV2,
-    "report002_finetune_xception": REPORT002_FINETUNE_XCEPTION,
-    "report003_accn": REPORT003_ACCN,
-    "report003_accnl": REPORT003_ACCNL,
-    "report003_fmp3": REPORT003_FMP3,
-    "report003_lacnn": REPORT003_LACNN,
-    "report004": REPORT004,
-    "report004_long": REPORT004_LONG,
-    "report004_tuned": REPORT004_TUNED,
-    "noisy_gce": NOISY_GCE,
-    "noisy_forward": NOISY_FORWARD,
-    "better_noisy_teacher": BETTER_NOISY_TEACHER,
-    "better_noisy_student": BETTER_NOISY_STUDENT,
-    "better_dual": BETTER_DUAL,
-    "better_cifar100": BETTER,
-    "better_cifar100_cutmix": BETTER_CUTMIX,
-}
+# Every recipe of this file by its name in small letters.
+RECIPES = {name.lower(): recipe for name, recipe in list(globals().items()) if isinstance(recipe, Recipe)}
