@@ -24,7 +24,8 @@ import numpy as np
 from _ratio import ratio
 
 from labkit import data
-from labkit.data import cache, mistakes
+from labkit.book import mistakes
+from labkit.data import cache
 
 RUNS = 3
 

@@ -9,8 +9,9 @@ import threading
 import pytest
 
 from labkit import data
+from labkit.book import mistakes
 from labkit.data import __main__ as fetch_all
-from labkit.data import download, mistakes, sets
+from labkit.data import download, sets
 from labkit.errors import DataError
 
 

@@ -8,9 +8,10 @@ import keras
 import numpy as np
 import pytest
 
-from labkit import chapters, evaluation, labels, models, protocols, runs, scoreboard, training
+from labkit import chapters, data, evaluation, labels, models, protocols, runs, scoreboard, training
 from labkit.augment import smooth
-from labkit.data import ImageSet, mistakes
+from labkit.book import mistakes
+from labkit.data import ImageSet
 from labkit.errors import ParameterError
 from labkit.experiments import noisy_cifar as lab
 from labkit.experiments import noisy_cifar_results as found
@@ -116,6 +117,17 @@ def test_as_the_report_ran_model2_validates_on_the_tail_of_its_own_training_set(
     mixed = lab.run(under, "resnet8_mixup")
     assert mixed.record["data"]["valid"]["fingerprint"] == parts.kept.fingerprint()
     assert mixed.record["recipe"]["monitor"] == "accuracy"
+
+
+@pytest.mark.parametrize("protocol", ["honest", "report000"])
+def test_what_correction_is_worth_is_told_from_model1_trained_on_with_no_label_corrected(settings, protocol):
+    under = lab.under(settings, protocol)
+    parts = lab.split(under)
+    model2, control = (lab.run(under, f"resnet8_{stage}").record for stage in ("model2", "uncorrected"))
+    assert control["recipe"] == model2["recipe"]
+    assert control["data"]["train"]["n"] == model2["data"]["train"]["n"]
+    trained_on = data.join(parts.kept, parts.unsure).take(slice(control["data"]["train"]["n"]))
+    assert control["data"]["train"]["fingerprint"] == trained_on.fingerprint()
 
 
 def test_the_report001_split_selects_by_nothing(settings):
@@ -272,9 +284,9 @@ def test_the_plan_follows_the_chosen_models(tmp_path):
         return lab.plan(chapters.checked("noisy_cifar", {"runs": str(tmp_path)} | parameters))
 
     everything = plan(profile="full")
-    assert set(everything.model1) == set(lab.MODEL1) and len(everything.cleaned) == 12
+    assert set(everything.model1) == set(lab.MODEL1) and len(everything.cleaned) == 16
     assert everything.filtered == ("cnn2_filter", "inception_transfer_filter")
-    assert plan().cleaned == ("vgg_cleaner", "vgg_model2", "vgg_mixup")
+    assert plan().cleaned == ("vgg_cleaner", "vgg_model2", "vgg_mixup", "vgg_uncorrected")
     assert plan(models="cct").cleaned[0] == "cct_cleaner"
     only = plan(models=["cnn2"])
     assert only == lab.Plan((), ("cnn2_filter",), (), (), ())
@@ -392,6 +404,33 @@ def test_the_leak_is_the_gap_that_opens_after_it_beyond_chance(committed):
     assert "differ by +1.0 points, within the " in says.leaked() and "worth" not in says.leaked()
     committed[:] = [tested("cct_model2-report000", 700, 710), tested("cct-report000", 800, 690)]
     assert "differ by -12.0 points, more than the " in says.leaked() and "worth" not in says.leaked()
+
+
+def test_what_a_cleaner_gains_is_told_apart_from_training_further(committed):
+    def tested(stage, n, part="test", way="honest"):
+        scores = {"test": scored([[n, 1000 - n], [1000 - n, n]])}
+        return fake(f"vgg{stage}-{way}", **scores | {part: scores["test"]})
+
+    assert says.corrected({}, "honest") == "No Model I has been trained further without its cleaner yet."
+    committed += [tested("", 600), tested("_model2", 700)]
+    assert says.corrected({}, "honest") == "No Model I has been trained further without its cleaner yet."
+    committed.append(tested("_uncorrected", 680))
+    said = says.corrected({}, "honest")
+    assert "`vgg` names 0.6000 of the test images." in said
+    assert "it names 0.6800, and with a cleaner 0.7000: +8.0 points come of training further" in said
+    assert "+2.0 of the cleaner, within the 2.9 that the choice of images allows." in said
+    committed[-1] = tested("_uncorrected", 650)
+    assert "+5.0 of the cleaner, more than the 2.9 " in says.corrected({}, "honest")
+    leaky = [tested(stage, n, way="report000") for stage, n in (("", 6), ("_uncorrected", 7), ("_model2", 8))]
+    committed += leaky
+    assert "report000" not in says.corrected({}, "honest"), "its test images' own labels trained it"
+    committed[-3:] = [
+        tested(stage, n, "unseen", "report000")
+        for stage, n in (("", 600), ("_uncorrected", 610), ("_model2", 620))
+    ]
+    assert "Under the protocol `report000`, `vgg` names 0.6000 of the images that no protocol touches" in (
+        says.corrected({}, "honest")
+    )
 
 
 def test_both_ways_shows_all_records_and_trains_only_what_was_asked_for(committed, settings, monkeypatch):

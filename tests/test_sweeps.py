@@ -199,6 +199,7 @@ def test_what_would_come_again_is_not_tried_again():
         ("resnet44_cleaner", ["resnet44", "resnet44_cleaner"]),
         ("resnet44_model2", ["resnet44", "resnet44_cleaner", "resnet44_model2"]),
         ("resnet44_mixup", ["resnet44", "resnet44_cleaner", "resnet44_mixup"]),
+        ("resnet44_uncorrected", ["resnet44", "resnet44_uncorrected"]),
         ("cnn2_filter", ["cnn2_filter", "cnn2_filter"]),
         ("vgg_confident", ["vgg_confident"] * 4),
         ("better", ["better_teacher", "better"]),

@@ -276,13 +276,24 @@ def corrected(settings: Settings, parts: NoisySplit, name: str) -> tuple[keras.M
 
 def model2(settings: Settings, parts: NoisySplit, name: str) -> tuple[keras.Model, Run]:
     """Train Model I further on corrected labels."""
-    classifier, relabelled = corrected(settings, parts, name)
+    return _further(settings, parts, f"{name}_model2", *corrected(settings, parts, name))
+
+
+def uncorrected(settings: Settings, parts: NoisySplit, name: str) -> tuple[keras.Model, Run]:
+    """Train Model I further as for Model II, on the same images, but correct no label."""
+    classifier, _ = model1(settings, parts, name)
+    together = data.join(parts.kept, parts.unsure)
+    return _further(settings, parts, f"{name}_uncorrected", classifier, together)
+
+
+def _further(
+    settings: Settings, parts: NoisySplit, stage: str, classifier: keras.Model, images: ImageSet
+) -> tuple[keras.Model, Run]:
     valid = parts.valid
-    if parts.leaks:  # the report validates on the tail of the set it trains on, labelled by the cleaner
-        cut = len(relabelled) - len(relabelled) // 10
-        relabelled, valid = relabelled.take(slice(cut)), relabelled.take(slice(cut, None))
-    how = recipe(settings, "report000_model2")
-    run = train(settings, f"{name}_model2", classifier, (relabelled, valid), how)
+    if parts.leaks:  # the report validates on the tail of the set it trains on, with the same kind of labels
+        cut = len(images) - len(images) // 10
+        images, valid = images.take(slice(cut)), images.take(slice(cut, None))
+    run = train(settings, stage, classifier, (images, valid), recipe(settings, "report000_model2"))
     return classifier, scored_classifier(run, classifier, parts)
 
 
@@ -427,6 +438,7 @@ STAGES: dict[str, tuple[Callable, str]] = {
     "cleaner": (cleaner, "The label-cleaning network on {}."),
     "model2": (model2, "{} trained further on cleaned labels."),
     "mixup": (mixup, "{} trained further on cleaned labels with mixup."),
+    "uncorrected": (uncorrected, "{} trained further on the same images with no label cleaned."),
 }
 ANSWERS: dict[str, tuple[Callable, str]] = {
     "gce": (robust_loss, "{} with generalised cross-entropy on the labels as given."),

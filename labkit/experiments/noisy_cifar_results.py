@@ -357,10 +357,10 @@ def both_ways(settings: Settings) -> dict[str, Run]:
     return in_earnest(dict(sorted(runs.items(), key=lambda found: found[0].partition(",")[0])))
 
 
-def luck(*runs: Run) -> float:
-    """How far test and unseen accuracy, or two such gaps, lie apart by chance in 19 of 20 draws."""
-    parts = [run.metrics[part] for run in runs for part in ("test", "unseen")]
-    return 1.96 * math.sqrt(sum(part["accuracy"] * (1 - part["accuracy"]) / part["n"] for part in parts))
+def luck(*runs: Run, parts: Iterable[str] = ("test", "unseen")) -> float:
+    """How far test and unseen accuracy, two such gaps, or two runs on a part lie apart in 19 of 20 draws."""
+    scored = [run.metrics[part] for run in runs for part in parts]
+    return 1.96 * math.sqrt(sum(part["accuracy"] * (1 - part["accuracy"]) / part["n"] for part in scored))
 
 
 def lowest_loss(classes: int, smoothing: float, low: float, high: float) -> float:

@@ -26,9 +26,10 @@ from labkit.experiments.noisy_cifar_results import (
     worth,
 )
 from labkit.labels import Transition
-from labkit.protocols import NoisySplit
+from labkit.protocols import NOISY_PROTOCOLS, NoisySplit
 from labkit.runs import Run
 
+_PARTS = {"test": "test images", "unseen": "images that no protocol touches"}
 LIMITS = {"smoke": "a minute on two cores, beyond starting up", "quick": "half an hour on a laptop"}
 FAMILIES = {
     "Colour histograms and logistic regression": ("histogram_baseline",),
@@ -168,6 +169,38 @@ def _filtered(name: str, run: Run) -> str:
     stage = name.partition(" ")[0].replace("_filter", "_stage1")
     first = recorded([stage], protocol).get(stage) if run.folder is None else None
     return said + (f", where the first named {accuracy(first):.3f}." if first else ".")
+
+
+def corrected(here: Runs, protocol: str) -> str:
+    """How much of a Model II's gain is its cleaner's, and how much comes of training further, in words."""
+    stages = [name + stage for name in lab.CLASSIFIERS for stage in ("", "_uncorrected", "_model2")]
+    mine = scoreboard.of_the_reader(in_earnest(here))
+    lines = [_corrected(name, protocol, mine) for name in lab.CLASSIFIERS]
+    if not any(lines):
+        found = {way: recorded(stages, way) for way in NOISY_PROTOCOLS}
+        lines = [_corrected(name, way, runs) for way, runs in found.items() for name in lab.CLASSIFIERS]
+    return "\n\n".join(filter(None, lines)) or "No Model I has been trained further without its cleaner yet."
+
+
+def _corrected(name: str, protocol: str, runs: Runs) -> str:
+    """What a Model I names, then trained further without a cleaner, and with one; nothing without all three.
+
+    Under a protocol that leaks only images count that it never touches.
+    """
+    stages = [runs.get(stage) for stage in (name, f"{name}_uncorrected", f"{name}_model2")]
+    part = "unseen" if all(run and "unseen" in run.metrics for run in stages) else "test"
+    if None in stages or (part, protocol) == ("test", "report000"):
+        return ""
+    first, further, cleaned = (accuracy(run, part) for run in stages)
+    bits = ", in bfloat16" if any(run.in_fewer_bits for run in stages) else ""
+    worth, chance = 100 * (cleaned - further), 100 * luck(*stages[1:], parts=(part,))
+    says = "more than" if abs(worth) > chance else "within"
+    return (
+        f"Under the protocol `{protocol}`{bits}, `{name}` names {first:.4f} of the {_PARTS[part]}. Trained "
+        f"further on the images of Model II, with no label corrected, it names {further:.4f}, and with a "
+        f"cleaner {cleaned:.4f}: {100 * (further - first):+.1f} points come of training further, "
+        f"{worth:+.1f} of the cleaner, {says} the {chance:.1f} that the choice of images allows."
+    )
 
 
 def answered(here: Runs, protocol: str) -> str:

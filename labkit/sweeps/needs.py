@@ -29,6 +29,7 @@ BEFORE = {
     "_cleaner": ("{}",),
     "_model2": ("{}", "{}_cleaner"),
     "_mixup": ("{}", "{}_cleaner"),
+    "_uncorrected": ("{}",),
     "_filter": ("{}_filter",),
     "_finetune": ("{}_transfer",),
     "noisy_cifar/better": ("noisy_cifar/better_teacher",),
