@@ -25,9 +25,10 @@ NOISE = re.compile(r"^(WARNING: All log messages|[IWE]\d{4} |To enable the follo
 TITLE = f"""# Speed
 
 What the code costs against the way the reports did the same, as ratios within one run of one machine:
-seconds differ between machines and hours, ratios less, though some by half between processors with AVX-512
-and without. `make bench` measures again. The table holds all ratios; below it is what each script printed,
-when and where. A run is marked busy where the machine's load before it was above {CALM:g} for each core.
+seconds differ between machines and hours, ratios less, though those of convolutions depend on how wide the
+vectors of the processor are. `make bench` measures again. The table holds all ratios; below it is what each
+script printed, when and where. A run is marked busy where the machine's load before it was above {CALM:g} for
+each core.
 """
 HEADER = """\
 | what | beside | of | ratio | goal | script |

@@ -41,8 +41,8 @@ def noisy_cifar(images: ImageSet, protocol: str = "honest", *, seed: int = 1, sh
     Boundaries scale with the number of known labels K (10,000 in the course's data):
 
     - `honest`: the first K/2 test; true labels of the next 4K/10 may train, those of the last K/10 validate.
-    - `report000`: as that report ran. Its label judge trains on images 0 to 0.81 K, test images among them,
-      and Models I and II validate on labels that are noisy.
+    - `report000`: as that report ran. Its label judge trains on images 0 to 0.81 K, test images among them.
+      Model I validates on labels as given, Model II on a tenth of its images, labelled by its judge.
     - `report001`: 8 in 10 of the K images, drawn with `seed`, train; the others test; nothing validates.
     """
     if protocol not in NOISY_PROTOCOLS:

@@ -289,24 +289,24 @@ def rows(chapter: str) -> list[Row]:
 def _with_usual_luck(rows: list[Row]) -> list[Row]:
     """The rows, where few seeds are taken to lie as far apart as the chapter's of three or more.
 
-    Those that were run alike count: as the report ran, or as meant; where none was, all.
+    Of those run as the report did and those run as meant, the ones that lie further apart count: how runs
+    are selected moves figures, too, and it differs between experiments of either kind.
     """
-    as_run, as_meant = (_spreads(getattr(row, side) for row in rows) for side in ("as_run", "as_meant"))
-    both = as_run + as_meant
-    usual = {"as_run": _usual(as_run or both), "as_meant": _usual(as_meant or both)}
+    luck = max(_usual([getattr(row, way) for row in rows]) for way in ("as_run", "as_meant"))
     return [
-        replace(row, **{side: replace(getattr(row, side), usual=luck) for side, luck in usual.items()})
+        replace(row, as_run=replace(row.as_run, usual=luck), as_meant=replace(row.as_meant, usual=luck))
         for row in rows
     ]
 
 
-def _spreads(sides: Iterable[Side]) -> list[float]:
-    """The variance between seeds of each side that has three or more by the whole recipe."""
-    return [side.deviation**2 for side in sides if len(side.values) > 2 and not cut_short(side.runs[0])]
-
-
-def _usual(spreads: list[float]) -> float:
+def _usual(sides: Iterable[Side]) -> float:
+    """The standard deviation between seeds, over the sides with three or more that trained in full."""
+    spreads = [side.deviation**2 for side in sides if len(side.values) > 2 and _in_full(side.runs[0])]
     return max(LUCK, math.sqrt(fmean(spreads))) if spreads else LUCK
+
+
+def _in_full(run: Run) -> bool:
+    return run.record["recipe"]["epochs"] > 0 and not cut_short(run)
 
 
 def row(name: str) -> Row:
@@ -393,13 +393,11 @@ def _unusual(metric: str) -> str:
 
 
 def figure(run: Run, metric: str) -> float | None:
-    """A headline of a run by its name in book/published.csv; None where the run has none.
-
-    Where validation images were not scored apart, it is their accuracy in the epoch that was kept.
-    """
+    """A headline of a run by its name in book/published.csv; None where the run has none."""
+    if metric == "valid_accuracy":
+        return run.validated
     part, _, what = metric.partition("_")
-    found = run.metrics.get(part, {}).get(what)
-    return run.validated if found is None and metric == "valid_accuracy" else found
+    return run.metrics.get(part, {}).get(what)
 
 
 def cost(name: str, sizes: Sizes | None = None) -> str:

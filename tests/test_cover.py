@@ -21,6 +21,7 @@ def test_every_chapter_has_a_finding_and_a_sentence_for_the_time_before_it_is_re
     found = tomllib.loads(cover.FINDINGS.read_text(encoding="utf-8"))
     assert set(found) == set(chapters.CHAPTERS)
     assert all(set(texts) == {"finding", "open"} for texts in found.values())
+    assert all(texts["finding"].startswith("**") for texts in found.values())
     assert cover.findings().count("\n: ") == len(chapters.CHAPTERS)
 
 

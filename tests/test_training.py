@@ -327,6 +327,13 @@ def test_a_run_that_goes_on_elsewhere_names_every_machine_once(tmp_path, monkeyp
     assert score_page.hardware(run) == "fast, 2 cores, before on slow, 2 cores"
 
 
+def test_a_run_that_goes_on_keeps_the_moment_it_first_started(tmp_path, monkeypatch):
+    for until, now in ((1, "2026-01-01T00:00:00Z"), (None, "2026-01-02T00:00:00Z")):
+        monkeypatch.setattr(fitting, "_now", lambda now=now: now)
+        _, run = train(tmp_path, "last", until=until)
+    assert (run.record["started"], run.record["finished"]) == ("2026-01-01T00:00:00Z", now)
+
+
 def test_a_record_cut_short_is_set_aside_and_training_goes_on(tmp_path):
     _, run = train(tmp_path, "last", until=3)
     file = run.folder / RECORD

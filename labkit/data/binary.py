@@ -20,7 +20,7 @@ def read_records(folder: Path, files: Sequence[str], ranges: Sequence[int]) -> t
     pixels = images.reshape(len(images), -1, 3)
     at = 0
     for part in parts:
-        for start in range(0, len(part), 100):  # a stretch that fits the processor's cache: 4 times faster
+        for start in range(0, len(part), 100):  # a stretch fits the processor's cache, which is faster
             planes = part[start : start + 100, len(ranges) :].reshape(-1, 3, 32 * 32)
             for colour in range(3):
                 pixels[at + start : at + start + len(planes), :, colour] = planes[:, colour]

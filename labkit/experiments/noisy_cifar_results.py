@@ -183,7 +183,7 @@ def sizes(parts: NoisySplit) -> pd.DataFrame:
     """How many images of a split do what, and which labels they carry."""
     rows = {name: (len(part), *_USES[name]) for name, part in parts.parts().items()}
     if parts.leaks:
-        rows["valid"] = (len(parts.valid), "given", _USES["valid"][1])
+        rows["valid"] = (len(parts.valid), "given", "stop and select Model I")
     columns = ["images", "labels", "what for"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("part")
 

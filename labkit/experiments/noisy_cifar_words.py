@@ -115,21 +115,23 @@ def counted(drawn: Transition) -> str:
     )
 
 
-def arithmetic(table: pd.DataFrame, source: str) -> str:
-    """What the table of agreement shows, in words."""
+def arithmetic(table: pd.DataFrame, shown: Runs, source: str) -> str:
+    """What the table of agreement of some runs shows, in words."""
     table = table.dropna(subset=list(COMPARED))
     if not len(table):
         return f"Nothing to compare in {source}."
     off = (table["test, given labels"] - table["expected of it"]).abs().max()
     top = table["test, true labels"].idxmax()
-    hearts = table["by heart"].idxmax()
+    hearts = table["by heart"]
+    chance = max(luck(shown[name], parts=("train_given", "test_given")) for name in table.index)
     by_true, by_given = table["test, true labels"][top], table["test, given labels"][top]
     return (
         f"The table comes from {source}. `{top}` names the true class of {by_true:.3f} of the test images, "
         f"and the given label of {by_given:.3f} of them; over all networks the arithmetic is off by at most "
         f"{off:.3f}. *By heart* says how much oftener a network names the given label of an image that it "
-        f"has trained on: that part it has learnt by heart. It is largest for `{hearts}`, "
-        f"{table['by heart'][hearts]:+.3f}."
+        f"has trained on: that part it has learnt by heart. It goes from {hearts.min():+.3f} "
+        f"(`{hearts.idxmin()}`) to {hearts.max():+.3f} (`{hearts.idxmax()}`), where the choice of images "
+        f"alone may make up to {chance:.3f}."
     )
 
 
@@ -230,13 +232,14 @@ def judged(table: pd.DataFrame, here: Transition, source: str) -> str:
     before = (real or here).rate
     left, kept = table["residual noise"], table["kept"]
     least = left.idxmin()
-    most = left[kept == kept.max()].idxmin()
+    most = left[kept == kept.max()]
+    leave = f"`{most.idxmin()}` leaves {most.min():.1%}"
+    leave += f" and `{most.idxmax()}` {most.max():.1%}" if len(most) > 1 else ""
     return (
         f"The table comes from {source}. Before any correction {before:.1%} of the labels are wrong. The "
         f"least noise is left by `{least}`, {left[least]:.1%}, with {kept[least]:.0%} of the labels kept; "
-        f"of those that leave most labels, {kept[most]:.0%}, `{most}` does, {left[most]:.1%}. Dropping "
-        "labels and changing them are different trades: a method that changes labels keeps every image, "
-        "right or wrong."
+        f"of those that keep most labels, {kept.max():.0%}, {leave}. Dropping labels and changing them are "
+        "different trades: a method that changes labels keeps every image, right or wrong."
     )
 
 

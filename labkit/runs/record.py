@@ -72,8 +72,12 @@ class Run:
 
     @property
     def validated(self) -> float | None:
-        """The accuracy of the kept weights on validation images, by which runs are chosen."""
-        return self.kept("val_accuracy")
+        """The accuracy of the kept weights on validation images, by which runs are chosen.
+
+        Where they were scored after training it is that score; the history may have been taken in fewer bits.
+        """
+        scored = self.metrics.get("valid")
+        return scored["accuracy"] if scored else self.kept("val_accuracy")
 
     @property
     def seconds(self) -> float:

@@ -38,7 +38,7 @@ def _eagerly(steps: int) -> bool:
 
 
 def _jit() -> bool | str:
-    """XLA as Keras sees fit, but not for TensorFlow on a CPU, where it takes twice as long."""
+    """XLA as Keras sees fit, but not for TensorFlow on a CPU, where it is slower."""
     slow = keras.backend.backend() == "tensorflow" and not accelerators()
     return False if slow else "auto"
 

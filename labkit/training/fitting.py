@@ -114,6 +114,7 @@ def fit(
             new = _new_record(job, name, identity, command)
             if record is not None:
                 new["hardware"] = _machines(new["hardware"], record["hardware"])
+                new["started"] = record["started"]
             record = _trained(job, new, folder)
         return Run(run, identity["key"], folder, record)
 
