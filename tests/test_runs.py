@@ -223,8 +223,15 @@ def test_publishing_writes_a_valid_record_without_weights(tmp_path):
     assert "weights" not in published
     assert published["history"]["lr"][-1] == 1e-9
     assert runs.publish(run, tmp_path / "results", variant="jax").stem == "vgg-seed0-jax"
+    images = run.record["data"]["train"]
+    images["fingerprint"] = "f" * 64
+    with pytest.raises(RunError, match=r"this one was given 5 epochs .*, other images\."):
+        runs.publish(run, tmp_path / "results")
+    images["fingerprint"] = DIGEST
     run.record["recipe"]["epochs"] = 2
-    with pytest.raises(RunError, match="given 5 epochs of 100 images in float32; this one was given 2"):
+    with pytest.raises(
+        RunError, match=r"given 5 epochs of 100 images \(.*\) in float32; this one was given 2"
+    ):
         runs.publish(run, tmp_path / "results")
     run.record["recipe"] |= {"epochs": 5, "precision": "mixed_bfloat16"}
     with pytest.raises(RunError, match=r"in float32; this one .* in mixed_bfloat16"):

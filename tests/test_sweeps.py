@@ -3,12 +3,14 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -186,10 +188,11 @@ def test_a_larger_model_asks_for_more_of_everything():
     assert of("cifar100")["minutes"] > of("cifar100", models="mlp")["minutes"] > small["minutes"]
 
 
-def test_what_would_come_again_is_not_tried_again():
+def test_what_would_come_again_is_not_tried_again(tmp_path):
     one = declared.Cell("cell", "cifar100/mlp", {}, {})
-    again = [one_cell._may_pass(one, error) for error in (RunError("the disk is full"), MemoryError())]
-    never = [one_cell._may_pass(one, error) for error in (Diverged("no number"), KeyError("a slip"))]
+    may_pass = partial(one_cell._may_pass, one, tmp_path)
+    again = [may_pass(error) for error in (RunError("the disk is full"), MemoryError())]
+    never = [may_pass(error) for error in (Diverged("no number"), KeyError("a slip"))]
     assert (again, never) == ([True, True], [False, False])
 
 
@@ -246,10 +249,33 @@ def test_runs_without_a_test_score_stay_in_the_summary(tmp_path, monkeypatch):
     assert "test accuracy or val accuracy" in (sweep.folder / "results.svg").read_text()
 
 
+def test_a_sweep_over_epochs_groups_by_those_it_was_given(tmp_path, monkeypatch):
+    monkeypatch.setattr(declared, "SWEEPS", tmp_path)
+    grid = {"epochs": [30, 60], "seed": [0, 1]}
+    sweep = declared.read("long", {}, write(tmp_path, long={"run": "cifar100/mlp", "grid": grid}))
+    record = json.loads((ROOT / "results/cifar100/mlp-seed0.json").read_text())
+    for cell in sweep.cells:
+        write_record(
+            tmp_path / "long" / "cells" / f"{cell.name}.json",
+            {"cell": asdict(cell), "seconds": 1, "records": [record]},
+        )
+    found = outcome.table(sweep)
+    assert found["epochs"].to_list() == [30, 30, 60, 60]
+    assert set(found["epochs taken"]) == {len(record["history"]["epoch"])}
+    assert [*outcome.over_seeds(found, list(grid))["runs"]] == [2, 2]
+
+
+def test_the_grid_goes_before_what_is_fixed_for_one_chapter(tmp_path):
+    sweeps = {"over": {"run": "animals", "parameters": {"animals.seed": 5}, "grid": {"seed": [0, 1]}}}
+    cells = declared.read("over", {}, write(tmp_path, **sweeps)).cells
+    assert [cell.parameters["seed"] for cell in cells] == [0, 1]
+
+
 def test_a_chapters_cell_has_the_runs_of_this_execution_alone(tmp_path, monkeypatch):
     record = json.loads((ROOT / "results/cifar100/mlp-seed0.json").read_text())
 
-    def executed(chapter, parameters, log, attempt, done):
+    def executed(chapter, parameters, log, attempt, done, failed):
+        assert failed == tmp_path / "failed"  # two sweeps may have cells of one name
         runs = Path(parameters["runs"]) / "cifar100"
         if parameters["epochs"] == 3:
             write_record(runs / "mlp-a" / RECORD, record | {"key": "a"})
@@ -306,6 +332,11 @@ def test_a_failed_cell_is_a_row_that_says_why_and_the_sweep_goes_on(toys):
     assert "4 cells, 2 of them done before" in sweep(toys)
     assert set(table(toys)["status"]) == {"done"}
     assert lines(toys / "finished") == [f"{run.split('/')[1]} 1" for run in sorted(runs)]
+
+    shutil.rmtree(toys / ".snakemake")  # which knew what the cells were made with
+    write(toys, toy={"run": runs[0], "grid": {"seed": [1]}, "parameters": {"profile": "quick"}})
+    assert "1 cells, 0 of them done before" in sweep(toys)
+    assert lines(toys / "finished").count("steady 1") == 2
 
 
 def kill_all(running):

@@ -191,6 +191,11 @@ def test_the_source_digest_sees_code_and_no_comments(tmp_path, monkeypatch, chan
     keys.source_digest.cache_clear()
 
 
+def test_the_source_digest_is_of_the_code_that_was_loaded():
+    code = "from labkit.training import keys; assert keys.source_digest.cache_info().currsize == 1"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_all_that_makes_batches_is_part_of_the_source_digest():
     modules = {value.__module__ for value in vars(augment).values() if callable(value)}
     own = {name for name in modules if name.startswith("labkit.")} - {"labkit.errors"}
@@ -535,6 +540,13 @@ def test_targets_teach_in_the_place_of_labels(images):
         for named, targets in ((train_set.labels, None), (moved, one_hot), (moved, None))
     ]
     assert taught[0] == taught[1] != taught[2]
+
+
+def test_validation_by_other_classes_or_in_another_order_is_refused(images):
+    train, valid = images
+    turned = data.ImageSet(valid.images, valid.labels, valid.classes[::-1], valid.source)
+    with pytest.raises(DataError, match="same classes in the same order"):
+        training.fit(tiny_model(), train, turned, QUICK)
 
 
 @pytest.mark.parametrize("targets", [np.ones(72), np.ones((3, 10)), -np.ones((72, 10)), np.zeros((72, 10))])

@@ -55,9 +55,10 @@ def write(project, name, cell):
     nbformat.write(notebook, project / "notebooks" / f"{name}.ipynb")
 
 
-def build(project, status=0):
+def build(project, *given, status=0):
     """Build, and give the chapters in the order in which they were executed, and what was said."""
-    shown = subprocess.run(COMMAND, cwd=project, capture_output=True, text=True, check=False, timeout=300)
+    command = [*COMMAND, *given]
+    shown = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False, timeout=300)
     assert shown.returncode == status, shown.stderr
     return sorted(executing(shown.stderr)), shown.stderr
 
@@ -86,6 +87,15 @@ def test_an_edit_executes_what_it_touches_and_nothing_else(project):
     assert build(project)[0] == ["animals", "dual_cifar"]
     for name in ("animals", "dual_cifar"):
         assert (project / "_build" / "benchmarks" / f"{name}.tsv").read_text().startswith("s\th:m:s\tmax_rss")
+
+
+def test_parameters_reach_a_chapter_as_the_numbers_that_they_are(project):
+    small(project, animals="assert (seed, epochs, profile) == (3, None, 'quick'), (seed, epochs, profile)")
+    given = ("seed=3", "epochs=None", "profile=quick")
+    assert build(project, *given)[0] == ["animals"]
+    assert build(project, *given)[0] == []
+    write(project, "animals", "assert 'seed' not in globals()")
+    assert build(project)[0] == ["animals"]
 
 
 def test_a_failing_cell_fails_the_build_and_a_dead_kernel_is_tried_again(project):
@@ -237,8 +247,8 @@ def test_a_cluster_is_asked_for_what_each_chapter_needs(project, monkeypatch):
     needs = build_step._needs({"profile": "quick", "dual_cifar.models": "dual_linear"})
     small, large = needs["dual_cifar"], needs["cifar100"]
     assert small["minutes"] < large["minutes"] and small["mem_mb"] < large["mem_mb"]
-    record.write(build_step.NEEDS, {"needs": needs})
-    given = ["--dry-run", "--configfile", "workflow.yaml", str(build_step.NEEDS)]
+    record.write(build_step.GIVEN, {"needs": needs})
+    given = ["--dry-run", "--configfile", "workflow.yaml", str(build_step.GIVEN)]
     for profile, minutes, memory in (("slurm", "minutes", "mem_mb"), ("", None, None)):
         command = build_step.snakemake("executed", *(given if profile else given[:1]), profile=profile)
         shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout

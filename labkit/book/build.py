@@ -1,7 +1,6 @@
 """Bring the book up to date through Snakemake, one build at a time."""
 
 import fcntl
-import json
 import os
 import signal
 import subprocess
@@ -20,18 +19,17 @@ from labkit.errors import RunError
 from labkit.runs.record import write
 
 LOCK = Path("_build/lock")
-NEEDS = Path("_build/needs.json")
+GIVEN = Path("_build/given.json")  # beside workflow.yaml: numbers would turn into text on a command line
 PROFILES = Path("profiles")
 
 
 def build(target: str, parameters: Mapping[str, Any], *, cores: int | None = None, profile: str = "") -> None:
     """Make a target of the Snakefile; what is up to date is left alone."""
-    given = ["--config", "parameters=" + json.dumps(dict(parameters))] if parameters else []
-    if profile:
-        write(NEEDS, {"needs": _needs(parameters)})
-        given += ["--configfile", "workflow.yaml", str(NEEDS)]
-    command = snakemake(target, "--quiet", "all", *given, cores=cores, profile=profile)
+    given = {"parameters": dict(parameters)} | ({"needs": _needs(parameters)} if profile else {})
+    options = ("--quiet", "all", "--configfile", "workflow.yaml", str(GIVEN))
+    command = snakemake(target, *options, cores=cores, profile=profile)
     with alone(LOCK, "another build is running in this folder: waiting for it") as lock:
+        write(GIVEN, given)
         for left in _reports():
             left.unlink()
         running = subprocess.Popen(command, pass_fds=[lock])

@@ -38,11 +38,19 @@ class Failure:
 
 
 def execute(
-    chapter: str, parameters: Mapping[str, Any], log: Path, attempt: int = 1, done: Path | None = None
+    chapter: str,
+    parameters: Mapping[str, Any],
+    log: Path,
+    attempt: int = 1,
+    done: Path | None = None,
+    failed: Path = FAILED,
 ) -> Path:
-    """Run notebooks/<chapter>.ipynb and leave the executed copy at `done` only when every cell passed."""
+    """Run notebooks/<chapter>.ipynb and leave the executed copy at `done` only when every cell passed.
+
+    One that did not get so far lies in the folder `failed`, with a report where a cell was the reason.
+    """
     done = done or EXECUTED / f"{chapter}.ipynb"
-    partial, report = FAILED / done.name, FAILED / f"{done.stem}.txt"
+    partial, report = failed / done.name, failed / f"{done.stem}.txt"
     if attempt > 1 and report.exists():
         raise RunError(f"{chapter} is not tried again: the same cell would fail again.")
     for path in (done, partial, log):

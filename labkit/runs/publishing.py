@@ -17,7 +17,7 @@ from labkit.runs.table import published_folder
 def publish(run: Run, results: str | Path | None = None, *, variant: str | None = None) -> Path:
     """Write a finished run's numbers to <chapter>/<name>-seed<k>[-variant].json in the project's `results`.
 
-    A record there is replaced only by a run of as many epochs of as many images in the same precision.
+    A record there is replaced only by a run of as many epochs of the same images in the same precision.
     """
     if run.status != "done":
         raise RunError(
@@ -37,9 +37,10 @@ def publish(run: Run, results: str | Path | None = None, *, variant: str | None 
     ending = f"-{variant}" if variant else ""
     place = Path(results) if results else published_folder()
     file = place / chapter / f"{name}-seed{run.seed}{ending}.json"
-    if file.exists() and _given(earlier := load(file).record) != _given(record):
+    if file.exists() and not _alike(earlier := load(file).record, record):
         raise RunError(
-            f"{file.name} is of a run that was given {_given(earlier)}; this one was given {_given(record)}.",
+            f"{file.name} is of a run that was given {_given(earlier)}; this one was given {_given(record)}"
+            f"{', other images' * (_given(earlier) == _given(record))}.",
             expected="a name of its own",
             mend="publish it as a variant, or remove the file",
         )
@@ -47,9 +48,16 @@ def publish(run: Run, results: str | Path | None = None, *, variant: str | None 
     return file
 
 
+def _alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    images = [record["data"]["train"]["fingerprint"] for record in (one, other)]
+    return _given(one) == _given(other) and images[0] == images[1]
+
+
 def _given(record: Mapping[str, Any]) -> str:
-    recipe = record["recipe"]
-    return f"{recipe['epochs']} epochs of {record['data']['train']['n']:,} images in {recipe['precision']}"
+    recipe, images = record["recipe"], record["data"]["train"]
+    return (
+        f"{recipe['epochs']} epochs of {images['n']:,} images ({images['source']}) in {recipe['precision']}"
+    )
 
 
 def rounded(value: Any) -> Any:

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from labkit import chapters
-from labkit.book import FAILED
 from labkit.errors import LabkitError, RunError
 from labkit.runs.record import load, write
 from labkit.sweeps.declared import Cell
 
 PASSING = (OSError, MemoryError, RunError)  # errors that need not come again
 SILENT = "It ended without a word: killed, or out of memory, or its machine failed."
+FAILED = "failed"  # the folder for notebooks that a cell has stopped, in that of the sweep
 STOPPED = "It was told to stop: over its time limit, or by a person, or because its machine goes down."
 
 
@@ -42,7 +42,7 @@ def run(cell: Cell, folder: Path, attempt: int = 1) -> Path:
         raise RunError(f"{cell.name}: {STOPPED}") from None
     except Exception as error:
         said = str(error) if isinstance(error, LabkitError) else f"{type(error).__name__}: {error}"
-        _note(note, said, attempt, again=_may_pass(cell, error))
+        _note(note, said, attempt, again=_may_pass(cell, folder, error))
         raise
     write(done, {"cell": asdict(cell), "seconds": time.monotonic() - started, "records": records})
     note.unlink()
@@ -69,17 +69,18 @@ def _chapter(cell: Cell, folder: Path, attempt: int) -> list[Mapping[str, Any]]:
     used.parent.mkdir(parents=True, exist_ok=True)
     used.write_text("", encoding="utf-8")
     os.environ["LABKIT_USED"] = str(used.resolve())  # other runs in the folder are of earlier executions
-    execute(cell.run, parameters, log, attempt, done=folder / "notebooks" / f"{cell.name}.ipynb")
+    done = folder / "notebooks" / f"{cell.name}.ipynb"
+    execute(cell.run, parameters, log, attempt, done, failed=folder / FAILED)
     files = map(Path, sorted(set(used.read_text(encoding="utf-8").splitlines())))
     return [load(file).record for file in files if file.exists()]  # a damaged one was moved aside
 
 
-def _may_pass(cell: Cell, error: Exception) -> bool:
+def _may_pass(cell: Cell, folder: Path, error: Exception) -> bool:
     """Whether another attempt can end otherwise; an error in a notebook or a lost loss would come again."""
     from labkit.training.callbacks import Diverged
 
     if cell.is_chapter:
-        return not (FAILED / f"{cell.name}.txt").exists()
+        return not (folder / FAILED / f"{cell.name}.txt").exists()
     return isinstance(error, PASSING) and not isinstance(error, Diverged)
 
 

@@ -23,6 +23,7 @@ def sweep(name: str, given: Mapping[str, Any], *, cores: int | None = None, prof
     plan = found.folder / "plan.json"
     with alone(found.folder / "lock", "another process runs this sweep: waiting for it") as lock:
         write(plan, {"plan": _plan(found)})
+        outcome.forget(found)
         command = snakemake("cells", "--configfile", "workflow.yaml", str(plan), cores=cores, profile=profile)
         before = sum(outcome.done(found, cell) for cell in found.cells)
         say(f"{name}: {len(found.cells)} cells, {before} of them done before")

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -23,6 +24,13 @@ COSTS = ("seconds", "hardware")  # what another machine or another day changes
 def done(sweep: Sweep, cell: Cell) -> bool:
     """Whether a cell has results, and by the parameters it has now."""
     return _result(sweep, cell) is not None
+
+
+def forget(sweep: Sweep) -> None:
+    """Remove results by other parameters, which Snakemake may take for those of the cells."""
+    for cell in sweep.cells:
+        if not done(sweep, cell):
+            _place(sweep, cell).unlink(missing_ok=True)
 
 
 def state(sweep: Sweep, cell: Cell) -> str | None:
@@ -118,12 +126,22 @@ def _rows(sweep: Sweep, cell: Cell) -> list[dict[str, Any]]:
 def _figures(cell: Cell, record: Mapping[str, Any]) -> dict[str, Any]:
     found = row(Run(record["name"], record["key"], None, record))
     name = {"run": record["name"]} if cell.is_chapter else {}
-    return name | {"status": record["status"]} | {column: found[column] for column in (*FIGURES, *COSTS)}
+    figures = {_beside(column, cell): found[column] for column in (*FIGURES, *COSTS)}
+    return name | {"status": record["status"]} | figures
+
+
+def _beside(column: str, cell: Cell) -> str:
+    """A name for what came out that leaves the grid's own column alone: of `epochs` those that it took."""
+    return f"{column} taken" if column in cell.varied else column
 
 
 def _result(sweep: Sweep, cell: Cell) -> dict[str, Any] | None:
-    found = _read(sweep.folder / "cells" / f"{cell.name}.json")
+    found = _read(_place(sweep, cell))
     return found if found and found["cell"] == as_json(asdict(cell)) else None
+
+
+def _place(sweep: Sweep, cell: Cell) -> Path:
+    return sweep.folder / "cells" / f"{cell.name}.json"
 
 
 def _note(sweep: Sweep, cell: Cell) -> dict[str, Any] | None:

@@ -160,6 +160,11 @@ def _check(job: _Job) -> None:
             "Frozen layers see other images every epoch, so their output cannot be computed once.",
             mend="leave out the augmentation, or frozen_once",
         )
+    if job.valid is not None and job.valid.classes != job.train.classes:
+        raise DataError(
+            "Training and validation images do not have the same classes in the same order.",
+            mend="read both with one call, or split one set",
+        )
     for part, images in (("training", job.train), ("validation", job.valid)):
         if images is not None:
             _check_fits(job.model, images, part)

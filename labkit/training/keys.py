@@ -149,3 +149,6 @@ def _macs(model: keras.Model) -> int | None:
         return models.macs(model)
     except (AttributeError, TypeError, ValueError):
         return None
+
+
+source_digest()  # read now: an editor may change the files before the first training
