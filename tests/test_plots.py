@@ -91,7 +91,7 @@ def test_history_draws_both_lines_best_epoch_and_rate_drops():
     drops = [drawn.get_xdata()[0] for drawn in ax.lines if drawn.get_label() == "_rate drop"]
     assert drops == [4.5, 8.5]
     assert line(ax, "_best").get_xydata().tolist() == [[7, 0.6]]
-    assert "kept 0.600, epoch 7" in said(ax)
+    assert "○ kept 0.600, epoch 7" in said(ax)
     assert {"training", "validation"} <= set(said(ax))  # named at their ends, without a legend
     assert ax.get_legend() is None
     assert ax.get_title("left") == "Accuracy of chapter/net"
@@ -160,24 +160,20 @@ def test_loss_and_accuracy_share_the_best_epoch():
 
 def test_an_epoch_that_nobody_kept_is_called_the_best():
     record = {"history": curve().to_dict("list"), "best_epoch": 7}
-    assert "kept 0.600, epoch 7" in said(plots.history(record))
-    assert any(text.startswith("best 0.600, epoch 7") for text in said(plots.history(curve())))
+    assert "○ kept 0.600, epoch 7" in said(plots.history(record))
+    assert any(text.startswith("○ best 0.600, epoch 7") for text in said(plots.history(curve())))
     last = plots.history(record | {"recipe": {"restore_best": False}})
-    assert any(re.fullmatch(r"kept .*, epoch 12", text) for text in said(last))
+    assert any(re.fullmatch(r"○ kept .*, epoch 12", text) for text in said(last))
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "loss"])
-def test_the_words_on_the_best_epoch_hide_no_line(metric):
-    table = curve(drops=())
-    table.loc[6, "val_loss"] = 1.2  # below all others, as the accuracy is above
-    ax = plots.history(SimpleNamespace(name="net", history=table, kept_epoch=7), metric=metric)
-    ax.figure.canvas.draw()
-    [words] = [text for text in ax.texts if text.get_text().startswith("kept")]
-    for name in ("training", "validation"):
-        x, y = line(ax, name).get_xydata().T
-        fine = np.linspace(1, 12, 500)
-        points = ax.transData.transform(np.stack([fine, np.interp(fine, x, y)], axis=1))
-        assert not any(words.get_window_extent().contains(*point) for point in points)
+def test_the_words_on_the_best_epoch_stand_above_the_lines(metric):
+    ax = plots.history(run(), metric=metric)
+    panel = plots.loss_and_accuracy(run()).axes[metric == "loss"]
+    for axes, words in ((ax, ax.texts), (panel, [panel._right_title])):
+        axes.figure.canvas.draw()
+        [marked] = [text for text in words if text.get_text().startswith("○ kept")]
+        assert marked.get_window_extent().y0 >= axes.get_window_extent().y1
 
 
 def test_histories_name_every_line_at_its_end():
@@ -356,7 +352,7 @@ def test_rate_scan_marks_the_rate_to_try():
     ax = plots.rate_scan(rates())
     assert line(ax, "_best").get_xydata().tolist() == [[5e-4, 1.1]]
     assert line(ax, "smoothed").get_ydata().tolist() == [2.0, 1.1, 2.0]
-    assert "try 5.0e-04" in said(ax)
+    assert "○ try 5.0e-04" in said(ax)
 
 
 def test_images_show_the_true_label_where_it_differs():

@@ -1,7 +1,6 @@
 """Lines over epochs, and how far a model's confidence can be trusted."""
 
 from collections.abc import Mapping
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -25,13 +24,7 @@ def history(run: Any, *, metric: str | None = None, name: str = "", ax: Axes | N
     ax = look.axes(ax, 3.0)
     said = _draw(run, metric, ax)
     of = f" of {name}" if name else ""
-    look.title(
-        ax,
-        f"{said['metric'].capitalize()}{of}",
-        "dotted lines: the learning rate drops" * bool(said["drops"]),
-    )
-    if said["best"]:
-        _mark(ax, *said["best"])
+    look.title(ax, f"{said['metric'].capitalize()}{of}", said["marked"])
     look.end_labels({ax: said["ends"]})
     look.describe(ax, _alt_history(of, **said))
     return ax
@@ -47,8 +40,7 @@ def loss_and_accuracy(run: Any, *, name: str = "") -> Figure:
     for metric, ax in zip((None, "loss"), panels, strict=True):
         said = _draw(run, metric, ax)
         ax.set_title(said["metric"].capitalize(), loc="left", fontsize=9.5, fontweight="bold")
-        if said["best"]:
-            _mark(ax, *said["best"])
+        ax.set_title(said["marked"], loc="right", fontsize=8.5)
         ends[ax] = said["ends"]
         look.describe(ax, _alt_history("", **said))
     look.end_labels(ends)
@@ -94,8 +86,6 @@ def side_by_side(runs: Mapping[str, Any], *, metric: str | None = None, columns:
     )  # fmt: skip
     for place, (ax, (name, run)) in enumerate(zip(panels.flat, runs.items(), strict=False)):
         said = _draw(run, metric, ax)
-        if said["best"]:
-            _ring(ax, *said["best"][:2])
         ax.set_title(name, loc="left", fontsize=9, fontweight="bold")
         ax.set_ylabel(ax.get_ylabel() if place % columns == 0 else "")
         ax.set_xlabel(ax.get_xlabel() if place + columns >= len(runs) else "")
@@ -152,9 +142,9 @@ def rate_scan(rates: Any, *, ax: Axes | None = None) -> Axes:
     ax.plot(table["lr"], table["smooth"], color=look.BLUE, label="smoothed")
     ax.set(xscale="log", xlabel="learning rate", ylabel="loss")
     look.grid(ax)
-    look.title(ax, "Loss while the learning rate grows")
     nearest_row = table.loc[(np.log(table["lr"]) - np.log(rates.suggestion)).abs().idxmin()]
-    _mark(ax, rates.suggestion, nearest_row["smooth"], f"try {rates.suggestion:.1e}")
+    marked = _ring(ax, rates.suggestion, nearest_row["smooth"], f"try {rates.suggestion:.1e}")
+    look.title(ax, "Loss while the learning rate grows", marked)
     lowest = table.loc[table["smooth"].idxmin()]
     look.describe(
         ax,
@@ -253,10 +243,13 @@ def _draw(run: Any, metric: str | None, ax: Axes) -> dict:
     for epoch in drops:
         ax.axvline(epoch - 0.5, color=look.MUTED, linewidth=0.7, linestyle=(0, (2, 2)), label="_rate drop")
     _decorate(ax, metric)
+    if drops:
+        ax.set_xlabel("epoch; dotted: the rate drops")
     if len(table) < 3:
         ax.set_xticks(table["epoch"])
     best = _best(run, table, metric)
     return {
+        "marked": _ring(ax, *best) if best else "",
         "metric": _spoken(metric),
         "epochs": len(table),
         "ends": ends,
@@ -266,61 +259,10 @@ def _draw(run: Any, metric: str | None, ax: Axes) -> dict:
     }
 
 
-def _mark(ax: Axes, x: float, y: float, text: str) -> None:
-    """A ring around a point with its text where it hides least of the lines."""
-    _ring(ax, x, y)
-    ax.autoscale_view()  # shares are of the limits that all lines together ask for
-    width, height = _share_of(ax, 0.063 * len(text), 0.16)
-    gap = _share_of(ax, 0, 0.12)[1]
-    (across, up), lines = _in_shares(ax, [[x, y]])[0], _lines_in_shares(ax)
-
-    def hidden(place: tuple[float, str]) -> float:
-        """How many points of lines lie under the text at a place, and much more where it leaves the Axes."""
-        side, align = place
-        left = across - width * {"left": 0, "center": 0.5, "right": 1}[align]
-        bottom = up + gap if side > 0 else up - gap - height
-        outside = max(0, -left, left + width - 1, -bottom, bottom + height - 1)
-        inside = ((lines >= (left, bottom)) & (lines <= (left + width, bottom + height))).all(axis=1)
-        return inside.sum() + 2e3 * outside
-
-    side, align = min(product((1, -1), ("center", "right", "left")), key=hidden)
-    ax.annotate(
-        text,
-        (x, y),
-        xytext=(0, 9 * side),
-        textcoords="offset points",
-        ha=align,
-        va="bottom" if side > 0 else "top",
-        fontsize=8.5,
-        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
-    )
-
-
-def _share_of(ax: Axes, width: float, height: float) -> tuple[float, float]:
-    """Inches as shares of the width and the height of an Axes."""
-    whole, place = ax.figure.get_size_inches(), ax.get_position()
-    return width / (whole[0] * place.width), height / (whole[1] * place.height)
-
-
-def _in_shares(ax: Axes, points: Any) -> np.ndarray:
-    """Points of the data as shares of the width and the height of an Axes."""
-    return ax.transLimits.transform(ax.transScale.transform(points))
-
-
-def _lines_in_shares(ax: Axes) -> np.ndarray:
-    """Many points along the lines of an Axes, as shares of its width and height."""
-    found = [np.empty((0, 2))]
-    for line in ax.lines:
-        corners = np.asarray(line.get_xydata(), float)
-        if len(corners) > 1 and line.get_transform() == ax.transData:
-            steps = np.linspace(0, len(corners) - 1, 400)
-            between = [np.interp(steps, range(len(corners)), values) for values in corners.T]
-            found.append(_in_shares(ax, np.stack(between, axis=1)))
-    return np.concatenate(found)
-
-
-def _ring(ax: Axes, x: float, y: float) -> None:
+def _ring(ax: Axes, x: float, y: float, text: str) -> str:
+    """Draw a ring around a point, and give what a title says of it: words beside it would hide lines."""
     ax.plot([x], [y], "o", markersize=7, markerfacecolor="none", color=look.INK, clip_on=False, label="_best")
+    return f"○ {text}"
 
 
 def _decorate(ax: Axes, metric: str, x: str = "epoch") -> None:
@@ -342,7 +284,7 @@ def _name(run: Any) -> str:
 
 
 def _alt_history(
-    of: str, metric: str, epochs: int, spans: dict, best: tuple | None, drops: list, ends: list
+    of: str, metric: str, epochs: int, spans: dict, best: tuple | None, drops: list, **_: Any
 ) -> str:
     said = [f"{text} from {first:.3f} to {last:.3f}" for text, (first, last) in spans.items()]
     if best:

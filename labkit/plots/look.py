@@ -148,11 +148,11 @@ def _name_ends(ax: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
     places = _apart(pixels[:, 1], 11 * ax.get_figure(root=True).dpi / 72)
     inside = ax.transAxes.inverted().transform(np.column_stack([pixels[:, 0], places]))
     for (x, y, text, colour), (across, up) in zip(ends, inside, strict=True):
-        thread = {
+        thread = {  # dotted and grey, not to be taken for the line's going on
             "arrowstyle": "-",
-            "color": colour,
+            "color": MUTED,
             "linewidth": 0.6,
-            "alpha": 0.6,
+            "linestyle": (0, (1, 3)),
             "shrinkA": 1,
             "shrinkB": 2,
         }

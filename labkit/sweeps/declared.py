@@ -143,9 +143,7 @@ def _cells(
         for chosen in product(*grid.values()):
             varied = dict(zip(grid, chosen, strict=True))
             label = "-".join([run.replace("/", "."), *(f"{key}_{value}" for key, value in varied.items())])
-            chapter = run.partition("/")[
-                0
-            ]  # a value of the grid goes before one fixed for this chapter alone
+            chapter = run.partition("/")[0]  # the grid goes before what is fixed for this chapter alone
             values = sources.of_chapter(fixed, chapter) | sources.of_chapter(varied, chapter)
             yield Cell(re.sub(r"[^\w.-]+", "_", label), run, values, varied, devices)
 
