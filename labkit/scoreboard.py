@@ -350,22 +350,21 @@ def compare(chapter: str, these: Iterable[Run] = ()) -> "Styler":
         made.setdefault(run.name, []).append(run)
     entries, sizes = [], costs.sizes()
     for row in rows(chapter):
-        names = (*_names(row.name, AS_MEANT), *_names_as_run(row.name, row.report))
-        here = [run for name in names for run in made.get(name, ())]
+        ways = {"": _names(row.name, AS_MEANT), "as run ": _names_as_run(row.name, row.report)}
+        here = {way: [run for name in names for run in made.get(name, ())] for way, names in ways.items()}
         entries.append(
             {
                 "experiment": row.experiment + _unusual(row.metric),
                 "published": f"{row.published:.4f}",
-                "recorded": str(row.as_meant) or "not yet",
-                "as run": str(row.as_run),
+                "recorded as run": unbroken(row.as_run),
+                "recorded as meant": unbroken(row.as_meant),
                 "this execution": _here(row.metric, here),
-                "verdict": _with_cost(row, sizes),
+                "verdict": _with_cost(row, sizes).replace("`", ""),
             }
         )
     style = pd.DataFrame(entries).style.hide(axis="index")  # a plain table would cut long texts
     look = [
-        {"selector": "th, td", "props": "font-size: 0.82rem; padding: 0.3rem 0.5rem 0.3rem 0"},
-        {"selector": "td:nth-child(3), td:nth-child(4)", "props": "min-width: 5.5em"},  # means with their ±
+        {"selector": "th, td", "props": "font-size: 0.82rem; padding: 0.3rem 0.5rem 0.3rem 0.3rem"},
         {"selector": "td:last-child", "props": "width: 32%"},  # verdicts are sentences
     ]
     return style.set_uuid(chapter).set_table_styles(look)
@@ -497,6 +496,15 @@ def _from_random_weights(run: Run) -> bool:
     return model["name"] in PRETRAINED and not model.get("options", {}).get("weights")
 
 
-def _here(metric: str, made: list[Run]) -> str:
-    values = [f"{value:.4f}" for run in made if (value := figure(run, metric)) is not None]
-    return ", ".join(values)
+def unbroken(side: Side) -> str:
+    """A mean with its spread as a cell of a table shows it: a line may end before the seeds alone."""
+    text = str(side).replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
+    return text.replace(" seeds", "\N{NO-BREAK SPACE}seeds") or "–"
+
+
+def _here(metric: str, made: Mapping[str, list[Run]]) -> str:
+    """The figures of this execution; those on images that were drawn are marked as such."""
+    runs = [(way, run, figure(run, metric)) for way, several in made.items() for run in several]
+    found = [(way, run, value) for way, run, value in runs if value is not None]
+    drawn = " on drawn images" if found and not any(is_real(run) for _, run, _ in found) else ""
+    return ", ".join(f"{way}{value:.4f}" for way, _, value in found) + drawn

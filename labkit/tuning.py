@@ -128,14 +128,16 @@ def report004(
     classes: int = 100,
     as_run: bool = False,
 ) -> tuple[keras.Model, Recipe]:
-    """Report 004's space: weight decay and learning rate, both by their logarithm.
+    """Report 004's space: weight decay and learning rate by their logarithm.
 
-    As run, the decay reaches the dense layer of `custom_vgg16` alone; as meant, the convolutions too.
+    As run, the decay reaches the dense layer of `custom_vgg16` alone; as meant,
+    the convolutions too.
     """
     decay = hp.Float("weight_decay", 3e-4, 1e-2, sampling="log")
     rate = hp.Float("lr", 1e-3, 1e-1, sampling="log")
     penalty = {"dense_l2": decay} if as_run else {"l2": decay}
-    return models.build(model, classes=classes, seed=recipe.seed, **penalty), recipe.but(lr=rate)
+    built = models.build(model, classes=classes, seed=recipe.seed, **penalty)
+    return built, recipe.but(lr=rate)
 
 
 @dataclass(frozen=True, eq=False)

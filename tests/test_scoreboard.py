@@ -2,6 +2,7 @@ import json
 import math
 import re
 import shutil
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -204,6 +205,7 @@ def test_the_spread_of_three_seeds_replaces_the_assumed_one(project):
     side = scoreboard.row("noisy_cifar/vgg").as_meant
     assert side.mean == pytest.approx(0.67) and side.deviation == pytest.approx(0.01)
     assert str(side) == "0.6700 ± 0.0100 (3 seeds)"
+    assert scoreboard.unbroken(side).split(" ") == [str(side)[:15].replace(" ", "\xa0"), "(3\xa0seeds)"]
     few = scoreboard.row("noisy_cifar/vgg").tolerance
     add(project, "noisy_cifar/vgg-honest", 0.60, seed=3)
     assert scoreboard.row("noisy_cifar/vgg").tolerance > few
@@ -230,16 +232,19 @@ def test_the_comparison_labels_three_origins(project):
     add(project, "dual_cifar/accnl", 0.7512)
     made = load(project / "results" / "dual_cifar" / "accnl-seed0.json")
     here = record(name="dual_cifar/accnl", metrics={"test": scores(0.2, n=20)})
-    table = scoreboard.compare("dual_cifar", [type(made)("dual_cifar/accnl", "k", None, here)])
-    assert "not yet" in table.to_html()
+    real = {"train": here["data"]["train"] | {"source": "folder"}}
+    drawn, mine = (replace(made, record=given) for given in (here, here | {"data": here["data"] | real}))
+    assert "0.2000 on drawn images" in scoreboard.compare("dual_cifar", [drawn]).to_html()
+    table = scoreboard.compare("dual_cifar", [mine])
+    assert "on drawn images" not in table.to_html()
     table = table.data.set_index("experiment")
     row = table.loc["accnl"]
-    assert list(row[["published", "recorded", "this execution"]]) == [
+    assert list(row[["published", "recorded as meant", "this execution"]]) == [
         "0.7453",
         "0.7512",
         "0.2000",
     ]
-    assert table.loc["fmp3", "recorded"] == "not yet" and table.loc["fmp3", "this execution"] == ""
+    assert table.loc["fmp3", "recorded as meant"] == "–" and table.loc["fmp3", "this execution"] == ""
 
 
 def test_what_was_not_run_says_what_it_needs(project):

@@ -70,7 +70,8 @@ def findings() -> str:
 
 def _finding(chapter: str, texts: dict[str, str]) -> str:
     link = f"[{chapters.CHAPTERS[chapter].title}](../notebooks/{chapter}.ipynb)"
-    return f"{link}\n: {sentence(chapter, texts)}\n"
+    said = sentence(chapter, texts).replace(" %", "\N{NO-BREAK SPACE}%")
+    return f"{link}\n: {said}\n"
 
 
 def sentence(chapter: str, texts: dict[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""The page "What labkit says when": mistakes made on purpose, and the words they are answered with."""
+"""The page of what labkit says when something is wrong: mistakes made on purpose, and their answers."""
 
 import tempfile
 from collections.abc import Callable

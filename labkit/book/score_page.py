@@ -9,7 +9,7 @@ from labkit import chapters, scoreboard
 from labkit.book import markdown
 from labkit.costs import Sizes
 from labkit.runs import Run
-from labkit.scoreboard import Row, Side
+from labkit.scoreboard import Row
 
 
 def full(sizes: Sizes) -> str:
@@ -49,8 +49,8 @@ def _section(chapter: str, sizes: Sizes) -> str:
             f"`{row.experiment}`",
             row.report,
             f"{row.published:.4f}" + ("" if row.metric == "test_accuracy" else " v"),
-            _ours(row.as_run),
-            _ours(row.as_meant),
+            scoreboard.unbroken(row.as_run),
+            scoreboard.unbroken(row.as_meant),
             "–" if math.isnan(row.tolerance) else f"{row.tolerance:.3f}",
             _verdict(row, sizes),
         )
@@ -62,10 +62,6 @@ def _section(chapter: str, sizes: Sizes) -> str:
         _origin(rows),
     ]
     return "\n".join(parts)
-
-
-def _ours(side: Side) -> str:
-    return str(side) or "–"
 
 
 def _verdict(row: Row, sizes: Sizes) -> str:

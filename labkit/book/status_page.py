@@ -10,7 +10,8 @@ SHOWN = 12  # changed files that are named
 
 def full() -> str:
     """A table of all chapters, and for each the libraries and what has changed since."""
-    header = ("chapter", "state", "executed", "age", "parameters", "time", "memory", "labkit", "hardware")
+    known = ("chapter", "state", "executed", "age when built", "parameters")
+    header = (*known, "time", "memory", "labkit", "hardware")
     found = _stamps()
     table = markdown.table(header, [_line(chapter, stamp) for chapter, stamp in found.items()])
     return "\n".join([table, *(_details(chapter, stamp) for chapter, stamp in found.items() if stamp)])

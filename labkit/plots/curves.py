@@ -122,7 +122,7 @@ def reliability(predictions: Any, *, name: str = "", ax: Axes | None = None) -> 
         ax.text(x, y, text, ha=side, fontsize=8, color=look.MUTED)
     look.grid(ax)
     gap = np.average(full["confidence"] - full["accuracy"], weights=full["count"])
-    text = f"ECE {summary['ece']:.3f}, {summary['n']:,} images"
+    text = f"expected calibration error {summary['ece']:.3f}, {summary['n']:,} images"
     look.title(ax, f"Reliability of {name}" if name else "Reliability", text)
     lean = "over" if gap > 0 else "under"
     look.describe(

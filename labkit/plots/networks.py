@@ -97,7 +97,7 @@ def model_graph(model: "keras.Model", *, across: bool = False) -> Graph:
 
 
 def _layered(model: "keras.Model", left_out: list[str]) -> "Image.Image":
-    """The picture that visualkeras draws, at most twice as wide as the page."""
+    """The picture that visualkeras draws, as wide as the page or up to twice as wide."""
     import visualkeras
     from PIL import Image, ImageFont
 
@@ -121,7 +121,12 @@ def _layered(model: "keras.Model", left_out: list[str]) -> "Image.Image":
         points = max(13, round(11 * width / (96 * look.WIDTH)))  # as large on the page as other text
         font = ImageFont.truetype(mpl.get_data_path() + "/fonts/ttf/DejaVuSans.ttf", points)
         picture = visualkeras.layered_view(model, legend=True, font=font, **options)
-    widest = int(2 * 96 * look.WIDTH)
+    page = round(96 * look.WIDTH)
+    if picture.width < page:  # drawn over the page, few boxes would be as large as a hand
+        white = Image.new("RGB", (page, picture.height), "white")
+        white.paste(picture, mask=picture.getchannel("A") if picture.mode == "RGBA" else None)
+        return white
+    widest = 2 * page
     if picture.width > widest:
         size = widest, round(picture.height * widest / picture.width)
         picture = picture.resize(size, Image.Resampling.LANCZOS)
