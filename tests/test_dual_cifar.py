@@ -116,7 +116,8 @@ def test_maps_of_either_way_are_drawn_and_compared(parts):
     asked = models.build("fmp3"), looked.images, looked.labels
     by_class, by_hiding = saliency.class_maps(*asked), saliency.hiding_maps(*asked)
     assert {found.shape for maps in (by_class, by_hiding) for found in maps.values()} == {(8, 32, 32)}
-    axes = results.heat(looked, by_class).axes[0]
+    axes = results.heat(looked, by_class, "accn").axes[0]
+    assert axes.get_title("left").startswith("accn of this execution")
     under = [looked.classes[head][label] for head in ("first", "second") for label in looked.labels[head][:6]]
     assert [text.get_text() for text in axes.texts if text.get_text() in under] == under
     assert "Over the pixels of 8 images" in results.maps_agree(by_class, by_class)

@@ -118,11 +118,12 @@ def passes_say(trained: Trained) -> str:
     return f"Against the fixed grid, {last} change the mean by {gain:+.1f} points, {where} its interval."
 
 
-def heat(images: ImageSet, maps: saliency.Maps, count: int = 6) -> Figure:
+def heat(images: ImageSet, maps: saliency.Maps, name: str, count: int = 6) -> Figure:
     """Where a network looks in the first images, a row for each of its heads, over the true classes."""
     names = [images.classes[head][label] for head in maps for label in images.labels[head][:count]]
     pictures = np.concatenate([images.images[:count]] * len(maps))
-    return plots.heat(pictures, np.concatenate([found[:count] for found in maps.values()]), captions=names)
+    found = np.concatenate([found[:count] for found in maps.values()])
+    return plots.heat(pictures, found, captions=names, title=f"{name} of this execution, {images.source}")
 
 
 def maps_agree(some: saliency.Maps, others: saliency.Maps) -> str:
