@@ -12,6 +12,7 @@ import pandas as pd
 from sklearn.metrics import classification_report
 
 from labkit.errors import DataError, ModelError
+from labkit.labels import whole_numbers
 from labkit.predictions import (
     Heads,
     Predictions,
@@ -168,7 +169,7 @@ def label_predictions(
         raise DataError(
             f"The models labelled different numbers of images: {lengths}.", expected="one label an image"
         )
-    labels = {name: np.asarray(values, np.int64) for name, values in columns.items()}
+    labels = {name: whole_numbers(name, values) for name, values in columns.items()}
     table = pd.DataFrame(labels, index=pd.RangeIndex(1, lengths["Baseline"] + 1, name="Index"))
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -36,7 +36,7 @@ def corrupt(
 ) -> np.ndarray:
     """Draw noisy labels by a matrix, or by a kind and its rate; `exact` meets rates to the last label."""
     check_seed(seed)
-    labels = _whole_numbers("labels", labels)
+    labels = whole_numbers("labels", labels)
     matrix = _noise_matrix(labels, matrix, rate, classes)
     rng = np.random.default_rng(seed)
     if exact:
@@ -122,7 +122,7 @@ class Transition:
 
 def transition(noisy: np.ndarray, clean: np.ndarray, k: int) -> Transition:
     """Estimate the noise from images whose true label is known; a true label of -1 is left out."""
-    noisy, clean = _whole_numbers("noisy", noisy), _whole_numbers("clean", clean)
+    noisy, clean = whole_numbers("noisy", noisy), whole_numbers("clean", clean)
     if noisy.shape != clean.shape:
         raise DataError(f"{len(noisy)} noisy and {len(clean)} clean labels", expected="two labels an image")
     known = clean >= 0
@@ -214,8 +214,8 @@ class Correction:
 
 def correction_report(before: np.ndarray, after: np.ndarray, truth: np.ndarray) -> Correction:
     """Score a correction, given as a mask of labels to keep or as new labels; a truth of -1 is left out."""
-    before, after, truth = _whole_numbers("before", before), np.asarray(after), _whole_numbers("truth", truth)
-    after = after if after.dtype == bool else _whole_numbers("after", after)
+    before, after, truth = whole_numbers("before", before), np.asarray(after), whole_numbers("truth", truth)
+    after = after if after.dtype == bool else whole_numbers("after", after)
     if not before.shape == after.shape == truth.shape:
         raise DataError(
             f"{before.shape}, {after.shape} and {truth.shape} labels before, after and in truth",
@@ -239,7 +239,7 @@ def correction_report(before: np.ndarray, after: np.ndarray, truth: np.ndarray) 
 
 def likelihoods(given: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """How likely each label as given is under every true class: a row an image, by the noise matrix."""
-    given = _whole_numbers("given", given)
+    given = whole_numbers("given", given)
     return _noise_matrix(given, matrix, None, None).T[given]
 
 
@@ -248,15 +248,18 @@ def posterior(probs: np.ndarray, likely: np.ndarray) -> np.ndarray:
 
     Where the two exclude each other, the model's opinion stays.
     """
-    probs, likely = np.asarray(probs, float), np.asarray(likely, float)
+    probs, likely = np.asarray(probs), np.asarray(likely)
     if probs.ndim != 2 or probs.shape != likely.shape:
         raise DataError(
             f"probabilities of shape {probs.shape} and likelihoods of shape {likely.shape}",
             expected="one row an image and one column a class in both",
         )
+    _check_probabilities(probs)
+    _check_numbers("likelihoods", likely, 0, np.finfo(float).max, expected="finite numbers from 0 up")
+    probs = probs.astype(float)
     joint = probs * likely
     total = joint.sum(axis=1, keepdims=True)
-    return np.divide(joint, total, out=probs.copy(), where=total > 0)
+    return np.divide(joint, total, out=probs, where=total > 0)
 
 
 def _share(part: int, whole: int) -> float:
@@ -268,7 +271,8 @@ def _check_rate(rate: float) -> None:
         raise ParameterError(f"a rate of {rate}", expected="a number from 0 to 1")
 
 
-def _whole_numbers(name: str, labels: np.ndarray) -> np.ndarray:
+def whole_numbers(name: str, labels: np.ndarray) -> np.ndarray:
+    """Return labels as int64; `name` is what a message calls them when they are no whole numbers."""
     labels = np.asarray(labels)
     if labels.ndim != 1 or (labels.size and not np.issubdtype(labels.dtype, np.integer)):
         raise DataError(
@@ -286,20 +290,28 @@ def _in_range(name: str, labels: np.ndarray, k: int) -> None:
 
 
 def _judged(labels: np.ndarray, probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    labels, probs = _whole_numbers("labels", labels), np.asarray(probs)
+    labels, probs = whole_numbers("labels", labels), np.asarray(probs)
     if probs.ndim != 2 or len(probs) != len(labels):
         raise DataError(
             f"probabilities of shape {probs.shape} for {len(labels)} labels", expected="one row an image"
         )
-    if not np.issubdtype(probs.dtype, np.number):
-        raise DataError(f"probabilities of type {probs.dtype}", expected="numbers from 0 to 1")
-    within = (probs >= -_ROUNDING) & (probs <= 1 + _ROUNDING)
-    if not within.all():
-        row, column = np.argwhere(~within)[0]
-        raise DataError(
-            f"probabilities[{row}, {column}] is {probs[row, column]:g}",
-            expected="numbers from 0 to 1",
-            mend="give what softmax makes of the model's outputs",
-        )
+    _check_probabilities(probs)
     _in_range("labels", labels, probs.shape[1])
     return labels, probs
+
+
+def _check_probabilities(probs: np.ndarray) -> None:
+    mend = "give what softmax makes of the model's outputs"
+    expected = "numbers from 0 to 1"
+    _check_numbers("probabilities", probs, -_ROUNDING, 1 + _ROUNDING, expected=expected, mend=mend)
+
+
+def _check_numbers(
+    name: str, numbers: np.ndarray, low: float, high: float, *, expected: str, mend: str | None = None
+) -> None:
+    if not np.issubdtype(numbers.dtype, np.number):
+        raise DataError(f"{name} of type {numbers.dtype}", expected=expected)
+    within = (numbers >= low) & (numbers <= high)
+    if not within.all():
+        row, column = np.argwhere(~within)[0]
+        raise DataError(f"{name}[{row}, {column}] is {numbers[row, column]:g}", expected=expected, mend=mend)

@@ -135,6 +135,8 @@ def _part(images: ImageSet, index: np.ndarray | None, share: float, name: str, g
 
 def _thin(index: np.ndarray, share: float) -> np.ndarray:
     """Evenly spaced entries, so that a part made of two ranges keeps both."""
+    if not 0 < share <= 1:
+        raise ParameterError(f"share is {share!r}.", expected="a number above 0, and 1 at most")
     count = max(1, round(len(index) * share))
     return index[np.arange(count) * len(index) // count]
 
@@ -154,7 +156,7 @@ def cifar100(images: ImageSet, *, share: float = 1) -> tuple[ImageSet, ImageSet]
 
 def thin(images: ImageSet, share: float) -> ImageSet:
     """Keep an evenly spaced share of the images, in order."""
-    return images if share >= 1 else images.take(_thin(np.arange(len(images)), share))
+    return images if share == 1 else images.take(_thin(np.arange(len(images)), share))
 
 
 @dataclass(frozen=True, eq=False)

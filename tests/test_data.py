@@ -1,5 +1,6 @@
 import dataclasses
 import mmap
+import struct
 import subprocess
 import sys
 
@@ -7,10 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from labkit import data
 from labkit.book import mistakes
+from labkit.data.decode import read_photos
 from labkit.errors import DataError, ParameterError
 
 IMAGES = data.synthetic("cifar10", 60, 0)
@@ -32,6 +34,46 @@ def test_a_set_is_frozen_and_its_images_read_only():
     for array in (IMAGES.images, IMAGES.labels):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0
+
+
+def a_set_of(images):
+    return data.ImageSet(images, np.zeros(len(images), int), ("a",), "mine")
+
+
+def test_nobody_can_change_a_set_behind_its_back():
+    own = np.zeros((4, 8, 8, 3), np.uint8)
+    kept = a_set_of(own)
+    with pytest.raises(ValueError, match="read-only"):
+        own[0] = 9
+    with pytest.raises(ValueError, match="WRITEABLE"):
+        kept.images.flags.writeable = True
+    assert np.shares_memory(own, kept.images)
+
+
+@pytest.mark.parametrize("shut", [False, True])
+@pytest.mark.parametrize(
+    "memory",
+    [lambda: np.zeros((4, 8, 8, 3), np.uint8), lambda: np.frombuffer(bytearray(4 * 192), np.uint8)],
+)
+def test_a_set_of_a_part_of_other_memory_is_a_copy(memory, shut):
+    whole = memory().reshape(4, 8, 8, 3)
+    part = whole[1:]
+    part.flags.writeable = not shut
+    kept = a_set_of(part)
+    before = kept.fingerprint()
+    whole += 9
+    assert not kept.images.any() and a_set_of(kept.images).fingerprint() == before
+
+
+def test_memory_that_cannot_change_is_not_copied(tmp_path):
+    np.save(tmp_path / "images.npy", np.zeros((4, 8, 8, 3), np.uint8))
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    fixed = np.frombuffer(bytes(4 * 192), np.uint8).reshape(4, 8, 8, 3)
+    for images in (mapped, fixed, a_set_of(mapped).images, IMAGES.take(slice(5)).images):
+        assert np.shares_memory(a_set_of(images).images, images)
+    assert np.shares_memory(IMAGES.relabel(IMAGES.labels).images, IMAGES.images)
+    writable = np.load(tmp_path / "images.npy", mmap_mode="r+")
+    assert not np.shares_memory(a_set_of(writable).images, writable)
 
 
 def test_repr_shows_counts_balance_and_source():
@@ -364,6 +406,39 @@ def test_photos_of_every_kind_become_rgb_squares(tmp_path):
     assert data.animals(tmp_path / "pets", size=12)[0].images.shape[1:] == (12, 12, 3)
     with pytest.raises(ParameterError):
         data.animals(tmp_path / "pets", size=4)
+
+
+def _exif(*entries):
+    """EXIF data of entries (tag, type, count, value), a type of 2 being text and of 3 a number."""
+    rows = b"".join(struct.pack("<HHI4s", *entry) for entry in entries)
+    return b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(entries)) + rows + bytes(4)
+
+
+def test_a_photo_is_turned_upright_whatever_else_its_exif_data_say(tmp_path):
+    turned, resolution = (0x0112, 3, 1, b"\6\0\0\0"), (0x011A, 2, 2, b"7\0\0\0")
+    for animal in ("cat", "dog"):
+        (tmp_path / "pets" / animal).mkdir(parents=True)
+    sides = np.zeros((30, 40, 3), np.uint8)
+    sides[:, :20] = 250
+    Image.fromarray(sides).save(tmp_path / "pets/cat/1.jpg", exif=_exif(turned))
+    Image.fromarray(sides).save(tmp_path / "pets/cat/2.jpg", exif=_exif(turned, resolution))
+    Image.fromarray(sides).save(tmp_path / "pets/dog/1.jpg", exif=_exif(resolution))
+    Image.fromarray(sides.transpose(1, 0, 2)).save(tmp_path / "pets/dog/2.jpg")
+    plain, odd, untold, upright = (
+        read_photos([f"{tmp_path}/pets/{name}"], size=20)[0].astype(int)
+        for name in ("cat/1.jpg", "cat/2.jpg", "dog/1.jpg", "dog/2.jpg")
+    )
+    assert (plain == odd).all() and np.abs(plain - upright).max() < 20
+    assert np.abs(untold.transpose(1, 0, 2) - upright).max() < 20
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_turned_as_pillow_turns_it(orientation, tmp_path):
+    photo = Image.fromarray(IMAGES.images[0])
+    photo.save(tmp_path / "1.png", exif=_exif((0x0112, 3, 1, bytes([orientation, 0, 0, 0]))))
+    with Image.open(tmp_path / "1.png") as kept:
+        expected = np.asarray(ImageOps.exif_transpose(kept))
+    assert (read_photos([f"{tmp_path}/1.png"], size=32)[0] == expected).all()
 
 
 def test_photos_keep_their_class_and_their_colours(tmp_path):

@@ -2,7 +2,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -212,3 +214,45 @@ def test_a_killed_builder_leaves_nothing_that_is_trusted(tmp_path, place):
     arrays = cache.arrays("kind", tmp_path, [("a", 1, 1)], lambda: {"images": np.arange(6)})
     assert arrays["images"].sum() == 15
     assert [path.name.startswith(".") for path in entries(place)] == [False]
+
+
+BORROWER = """
+import sys
+from pathlib import Path
+from labkit.data import cache
+with cache.scratch(Path(sys.argv[1])) as place:
+    (place / "large").write_bytes(bytes(1000))
+    print("lent", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_a_temporary_folder_is_swept_when_its_process_is_dead_and_not_before(place):
+    archive = place / "photos [1].zip"
+    command = [sys.executable, "-c", BORROWER, str(archive)]
+    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "lent\n"
+    (place / ".photos [1].zip.earlier").mkdir()
+    with cache.scratch(archive):
+        pass
+    (held,) = entries(place)
+    assert list(held.rglob("large"))
+    other.terminate()
+    other.communicate()
+    with cache.scratch(archive) as lent:
+        assert entries(place) == [lent.parent]
+    assert entries(place) == []
+
+
+def test_nobody_loses_a_temporary_folder_to_another_who_begins(place):
+    def borrow(number):
+        for _ in range(5):
+            with cache.scratch(place / "photos.zip") as lent:
+                (lent / "mine").write_text(str(number))
+                time.sleep(0.01)
+                assert (lent / "mine").read_text() == str(number)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(borrow, range(8)))
+    assert entries(place) == []

@@ -131,6 +131,7 @@ NAMED = {
         "an animated photo": "train/cat/1.webp is animated",
         "a GIF called .jpg": "train/cat/0.jpg is a GIF",
         "a 1x1 photo": "train/cat/0.jpg has 1x1",
+        "damaged EXIF data": "train/cat/1.png has EXIF data that cannot be read",
         "a photo that claims 60,000x60,000 pixels": "train/cat/0.jpg is too large: 3,600,000,000 pixels",
     },
     "The cache": {

@@ -239,6 +239,14 @@ def test_label_predictions_are_written_as_the_course_reads_them(tmp_path):
         evaluation.label_predictions(path, baseline=[3], model_1=[4, 1], model_2=[5, 9])
 
 
+@pytest.mark.parametrize("labels", [[0.9, 2.7], ["1", "2"], [1, float("nan")], [True, False], [[1], [2]]])
+def test_only_whole_numbers_are_written_as_predicted_labels(labels, tmp_path):
+    path = tmp_path / "label_prediction.csv"
+    with pytest.raises(DataError, match=r"Model II of type [\s\S]*one whole number an image"):
+        evaluation.label_predictions(path, baseline=[3, 1], model_1=[4, 1], model_2=labels)
+    assert not path.exists()
+
+
 @pytest.mark.long
 def test_one_call_is_many_times_faster_than_a_call_an_image():
     """Prints the ratio; what is asserted is that the answers are the same."""

@@ -172,6 +172,12 @@ def test_bayes_rule_joins_an_opinion_with_a_label():
         (lambda: labels.likelihoods(GIVEN, np.eye(2)), DataError, "from 0 to 1"),
         (lambda: labels.likelihoods(GIVEN, np.ones((3, 3))), ParameterError, "summing to 1"),
         (lambda: labels.posterior(PROBS, PROBS[:2]), DataError, "in both"),
+        (lambda: labels.posterior(PROBS * np.nan, PROBS), DataError, r"probabilities\[0, 0\] is nan"),
+        (lambda: labels.posterior(-PROBS, PROBS), DataError, r"probabilities\[0, 0\] is -(.|\n)*softmax"),
+        (lambda: labels.posterior(PROBS, PROBS * np.nan), DataError, r"likelihoods\[0, 0\] is nan"),
+        (lambda: labels.posterior(PROBS, -PROBS), DataError, r"likelihoods\[0, 0\] is -"),
+        (lambda: labels.posterior(PROBS, PROBS + np.inf), DataError, r"likelihoods\[0, 0\] is inf"),
+        (lambda: labels.posterior(PROBS, PROBS.astype(str)), DataError, "likelihoods of type <U"),
     ],
 )  # fmt: skip
 def test_mistakes_are_named(call, kind, words):

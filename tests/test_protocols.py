@@ -109,6 +109,21 @@ def test_cifar100_validates_on_the_last_fifth():
     assert numbers(train) == set(range(4000)) and numbers(valid) == set(range(4000, 5000))
 
 
+@pytest.mark.parametrize("share", [2, 1.01, 0, -3, float("nan")])
+@pytest.mark.parametrize(
+    "split",
+    [
+        lambda share: protocols.noisy_cifar(numbered(5000, 1000), share=share),
+        lambda share: protocols.animals(numbered(1000), share=share),
+        lambda share: protocols.cifar100(numbered(1000), share=share),
+        lambda share: protocols.thin(numbered(1000), share),
+    ],
+)
+def test_a_share_that_is_none_is_refused(split, share):
+    with pytest.raises(ParameterError, match=f"share is {share}[\\s\\S]*above 0, and 1 at most"):
+        split(share)
+
+
 def test_animals_validate_on_fifteen_percent():
     train, valid = protocols.animals(numbered(1000))
     assert (len(train), len(valid)) == (850, 150) and not numbers(train) & numbers(valid)

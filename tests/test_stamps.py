@@ -1,3 +1,4 @@
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -49,6 +50,28 @@ def test_prose_and_other_chapters_leave_it_current(stamped):
 def test_a_chapter_without_a_stamp_is_of_unknown_state(stamped):
     assert stamps.read(Path("_build/executed/animals.ipynb")) is None
     assert status_page.state(None) == "unknown"
+
+
+@pytest.mark.parametrize("cut", [lambda text: text[: len(text) // 2], lambda text: "", lambda text: "[1]"])
+def test_a_damaged_stamp_is_none(cut, stamped):
+    file = stamped.with_suffix(".json")
+    file.write_text(cut(file.read_text()))
+    assert stamps.read(stamped) is None
+    assert ".verdict-unknown" in status_page.full()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX limits")
+def test_a_full_disk_leaves_the_stamp_that_was_there(stamped):
+    import resource
+
+    before, limits = stamps.read(stamped), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            stamps.write("dual_cifar", stamped, {"profile": "quick"}, 1.0, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert stamps.read(stamped) == before
 
 
 @pytest.mark.parametrize(

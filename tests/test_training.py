@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import random
@@ -352,16 +353,42 @@ def test_a_record_cut_short_is_set_aside_and_training_goes_on(tmp_path):
     assert outcome(model, again) == outcome(*train(tmp_path / "whole", "last"))
 
 
-@pytest.mark.parametrize("damage", ["state.npz", "best"])
-def test_a_damaged_state_is_reported_and_not_used(tmp_path, damage, capsys):
+@pytest.mark.parametrize(
+    ("damage", "place"),
+    [
+        ("state.npz", lambda content: len(content) // 2),
+        ("best", lambda content: len(content) // 2),
+        ("state.npz", lambda content: content.index(b"PK\1\2") + 10),  # by which method it is compressed
+    ],
+)
+def test_a_damaged_state_is_reported_set_aside_and_not_used(tmp_path, damage, place, capsys):
     _, run = train(tmp_path, "cosine", until=2)
     (file,) = run.folder.glob(f"{damage}*")
     content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 0xFF
+    content[place(content)] ^= 0xFF
     file.write_bytes(content)
+    files = {file.name: file.read_bytes() for file in run.folder.glob("*.npz")}
     model, again = train(tmp_path, "cosine")
     assert "damaged" in capsys.readouterr().err
     assert again.record["resumed"] == 0
+    aside = {file.name.split(".damaged-")[0]: file.read_bytes() for file in run.folder.glob("*.damaged-*")}
+    assert aside == files
+    assert outcome(model, again) == outcome(*train(tmp_path / "whole", "cosine"))
+
+
+def test_a_state_that_cannot_be_read_for_a_moment_stops_the_run_and_is_kept(tmp_path, monkeypatch):
+    def broken(*args, **options):
+        raise OSError(errno.EIO, "Input/output error")
+
+    _, run = train(tmp_path, "cosine", until=2)
+    files = {file.name: file.read_bytes() for file in run.folder.glob("*.npz")}
+    with monkeypatch.context() as patched:
+        patched.setattr(np, "load", broken)
+        with pytest.raises(RunError, match=r"state\.npz in .* cannot be read \(Input/output error\)"):
+            train(tmp_path, "cosine")
+    assert {file.name: file.read_bytes() for file in run.folder.glob("*.npz*")} == files
+    model, again = train(tmp_path, "cosine")
+    assert again.record["resumed"] == 1
     assert outcome(model, again) == outcome(*train(tmp_path / "whole", "cosine"))
 
 
@@ -793,6 +820,13 @@ def test_what_does_not_fit_is_refused_before_training(images):
         training.fit(tiny_model(), train_set, valid, QUICK, run="vgg")
     with pytest.raises(RecipeError, match="has no targets"):
         training.fit(tiny_model(), train_set, valid, QUICK.but(loss="forward"))
+
+
+@pytest.mark.parametrize("until", [0, -1])
+def test_a_run_until_before_its_first_epoch_is_refused(tmp_path, images, until):
+    with pytest.raises(ParameterError, match=rf"until is {until}\.[\s\S]*1 epoch or more"):
+        training.fit(tiny_model(), *images, QUICK, run="tests/tiny", runs=tmp_path, until=until)
+    assert not list(tmp_path.iterdir())
 
 
 def logits_and_labels(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -493,6 +493,7 @@ _PHOTOS: dict[str, Spoil] = {
     "an animated photo": _animated("train/cat/1.webp", "WEBP"),
     "a GIF called .jpg": _image(_PHOTO, format="GIF"),
     "a 1x1 photo": _image(_PHOTO, size=(1, 1)),
+    "damaged EXIF data": _image("train/cat/1.png", exif=b"Exif\0\0MM\0?"),
     "a photo that claims 60,000x60,000 pixels": _said_size(_PHOTO, 60_000, 60_000),
 }
 _CACHES: dict[str, Spoil] = {

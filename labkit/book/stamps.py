@@ -16,6 +16,7 @@ from typing import Any
 
 import labkit
 from labkit.book import sources
+from labkit.runs import record
 
 LIBRARIES = ("keras", "tensorflow", "tensorflow-cpu", "jax", "torch", "numpy")
 
@@ -74,16 +75,19 @@ def write(
         files=dict(files),
     )
     path = notebook.with_suffix(".json")
-    path.write_text(json.dumps(asdict(stamp), indent=1, sort_keys=True), encoding="utf-8")
+    record.write(path, asdict(stamp))
     return path
 
 
 def read(notebook: Path) -> Stamp | None:
-    """The stamp of an executed notebook, or None where it was executed without one."""
+    """The stamp of an executed notebook, or None where there is none, or a damaged one."""
     path = notebook.with_suffix(".json")
     if not path.exists():
         return None
-    return Stamp(**json.loads(path.read_text(encoding="utf-8")))
+    try:
+        return Stamp(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):  # it was cut short, or holds something else
+        return None
 
 
 def hashes(chapter: str) -> dict[str, str]:

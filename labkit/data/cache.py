@@ -1,6 +1,7 @@
 """Arrays kept between runs: memory-mapped, checked against their source, written in one step."""
 
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -9,11 +10,11 @@ import tempfile
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from labkit.errors import DataError
 
@@ -118,20 +119,34 @@ def writing_to(place: Path) -> Iterator[None]:
 
 @contextmanager
 def scratch(near: Path) -> Iterator[Path]:
-    """Lend a temporary folder beside a path, gone afterwards whatever happens."""
-    with writing_to(near.parent):
-        near.parent.mkdir(parents=True, exist_ok=True)
+    """Lend a temporary folder beside a path, gone afterwards, or when the next one is lent for that path."""
+    with locked(near.parent / "scratch"), writing_to(near.parent):  # none is swept before it holds its lock
+        _sweep(near)
         place = Path(tempfile.mkdtemp(prefix=f".{near.name}.", dir=near.parent))
+        lock = FileLock(place / "lock")
+        lock.acquire()
     try:
         with writing_to(near.parent):
-            yield place
+            inside = place / "inside"
+            inside.mkdir()
+            yield inside
     finally:
+        lock.release()
         shutil.rmtree(place, ignore_errors=True)
+
+
+def _sweep(near: Path) -> None:
+    """Clear away the temporary folders of killed processes, whose locks nobody holds any more."""
+    for leftover in near.parent.glob(f".{glob.escape(near.name)}.*"):
+        lock = FileLock(leftover / "lock", timeout=0)
+        with suppress(Timeout, OSError):
+            lock.acquire()
+            lock.release()
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _store(entry: Path, state: str, values: dict[str, np.ndarray]) -> None:
     """Write an entry under a temporary name and rename it when it is whole."""
-    _sweep(entry)
     with scratch(entry) as place:
         fresh = place / "new"
         fresh.mkdir()
@@ -143,12 +158,6 @@ def _store(entry: Path, state: str, values: dict[str, np.ndarray]) -> None:
         if entry.exists():
             entry.rename(place / "old")
         fresh.rename(entry)
-
-
-def _sweep(entry: Path) -> None:
-    """Clear away what a killed process left; the caller holds the entry's lock."""
-    for leftover in entry.parent.glob(f".{entry.name}.*"):
-        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _load(entry: Path, state: str, *, warn: bool = False) -> dict[str, np.ndarray] | None:

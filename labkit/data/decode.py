@@ -12,7 +12,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from labkit.errors import DataError
 
@@ -224,5 +224,29 @@ def _photo(path: str, raw: bytes, size: int) -> np.ndarray:
                 mend="put the photo in its place, or remove it",
             )
         _decoded(path, image)
-        upright = ImageOps.exif_transpose(image).convert("RGB")
+        upright = _upright(path, image).convert("RGB")
         return np.asarray(upright.resize((size, size), Image.Resampling.BILINEAR))
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _upright(path: str, image: Image.Image) -> Image.Image:
+    """Turn a photo as its EXIF data ask; Pillow's own function fails where any other number there is odd."""
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # readers of EXIF data raise whatever they like on damaged ones
+        raise DataError(
+            f"{called(path)} has EXIF data that cannot be read",
+            expected="a whole photo",
+            mend="save it without them, or remove it",
+        ) from None
+    return image if turn is None else image.transpose(turn)

@@ -18,7 +18,10 @@ Classes = tuple[str, ...] | dict[str, tuple[str, ...]]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ImageSet:
-    """Images with their labels, classes and origin; read-only."""
+    """Images with their labels, classes and origin; read-only, as is then the array of images given.
+
+    Given a view of memory that can be written to, it keeps a copy.
+    """
 
     images: np.ndarray
     labels: Labels
@@ -210,9 +213,25 @@ def _checked_images(images: np.ndarray) -> np.ndarray:
 
 
 def _locked(values: np.ndarray) -> np.ndarray:
-    values = values.view(np.ndarray)
+    """Make an array read-only, for its owner too; one whose memory others can write to is copied."""
+    if not values.flags.owndata and not _is_fixed(values):
+        values = values.copy()
     values.flags.writeable = False
-    return values
+    return values.view()
+
+
+def _is_fixed(values: np.ndarray) -> bool:
+    """Tell whether nothing that an array lies in can be written to, such as a cache's mapped file."""
+    while isinstance(values, np.ndarray):
+        if values.flags.writeable:
+            return False
+        if values.flags.owndata:
+            return True
+        values = values.base
+    try:
+        return memoryview(values).readonly
+    except TypeError:  # it does not say
+        return False
 
 
 def _sizes(parts: tuple[float, ...], n: int) -> list[int]:

@@ -1,9 +1,9 @@
 """What happens around the epochs of Keras' own fit: seeds, means over heads, best weights, resume state."""
 
+import errno
 import json
 import math
 import time
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -184,7 +184,7 @@ class Closing(keras.callbacks.Callback):
         self.note(progress)
 
     def restore(self, model: keras.Model) -> bool:
-        """Load what `save` wrote into model and optimizer; one that cannot be read counts as none."""
+        """Load what `save` wrote into model and optimizer; where it is damaged, training starts over."""
         if self.folder is None or not (self.folder / STATE).exists():
             return False
         state = _load_arrays(self.folder / STATE)
@@ -204,7 +204,11 @@ class Closing(keras.callbacks.Callback):
         return True
 
     def _start_over(self) -> bool:
+        """Set a damaged state aside, all files of it, since the next one would replace them."""
         say(f"the saved state in {self.folder.name} is damaged: training starts over")
+        now = time.time_ns()
+        for file in [self.folder / STATE, *self.folder.glob("best-*.npz")]:
+            file.replace(file.with_name(f"{file.name}.damaged-{now}"))
         return False
 
     def finish(self, model: keras.Model) -> None:
@@ -261,5 +265,17 @@ def _load_arrays(file: Path) -> dict[str, np.ndarray] | None:
     try:
         with np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError):
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno in (None, errno.EINVAL):  # damage leads to places that no file has
+            return None
+        raise RunError(
+            f"{file.name} in {file.parent.name} cannot be read ({error.strerror}).",
+            expected="the saved state of a run, which you may read",
+            mend="check the disk and the file's permissions, and run this again to go on from that state",
+        ) from error
+    except MemoryError:
+        raise
+    except Exception:  # damage makes readers of .npz raise anything
         return None

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from labkit import models
 from labkit.augment import Batches
 from labkit.data import ImageSet, PairStream
-from labkit.errors import DataError, ModelError, RecipeError, RunError
+from labkit.errors import DataError, ModelError, ParameterError, RecipeError, RunError
 from labkit.recipes import Recipe
 from labkit.runs.record import LOCK, RECORD, Run, default_folder, read, write
 from labkit.runs.schema import VERSION
@@ -149,6 +149,10 @@ def _checked_name(run: str | None, model: keras.Model) -> str:
 def _check(job: _Job) -> None:
     """Refuse what cannot work before anything is computed."""
     check_devices(job.devices, job.recipe.batch_size)
+    if job.until is not None and job.until < 1:
+        raise ParameterError(
+            f"until is {job.until!r}.", expected="1 epoch or more, or None for all that are left"
+        )
     if job.valid is None and job.recipe.needs_validation:
         raise RecipeError(
             f"The recipe goes by {job.recipe.monitor}, and there are no validation images.",
