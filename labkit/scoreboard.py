@@ -356,8 +356,8 @@ def compare(chapter: str, these: Iterable[Run] = ()) -> "Styler":
             {
                 "experiment": row.experiment + _unusual(row.metric),
                 "published": f"{row.published:.4f}",
-                "recorded as run": unbroken(row.as_run),
-                "recorded as meant": unbroken(row.as_meant),
+                "as run": unbroken(row.as_run),
+                "as meant": unbroken(row.as_meant),
                 "this execution": _here(row.metric, here),
                 "verdict": _with_cost(row, sizes).replace("`", ""),
             }
@@ -365,7 +365,7 @@ def compare(chapter: str, these: Iterable[Run] = ()) -> "Styler":
     style = pd.DataFrame(entries).style.hide(axis="index")  # a plain table would cut long texts
     look = [
         {"selector": "th, td", "props": "font-size: 0.82rem; padding: 0.3rem 0.5rem 0.3rem 0.3rem"},
-        {"selector": "td:last-child", "props": "width: 32%"},  # verdicts are sentences
+        {"selector": "td:last-child", "props": "min-width: 14em"},  # verdicts are sentences
     ]
     return style.set_uuid(chapter).set_table_styles(look)
 

@@ -63,3 +63,4 @@ def test_two_pictures_cannot_share_a_number(picture):
 def test_a_table_keeps_bars_and_line_breaks_inside_its_cells():
     text = markdown.table(("a", "b"), [("x | y", "one\ntwo")], classes="sortable")
     assert text == "{.sortable}\n| a | b |\n|---|---|\n| x \\| y | one two |\n"
+    assert markdown.cell("0.5\xa0±\xa00.1  (3\xa0seeds)\n") == "0.5\xa0±\xa00.1 (3\xa0seeds)"

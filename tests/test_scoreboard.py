@@ -239,12 +239,12 @@ def test_the_comparison_labels_three_origins(project):
     assert "on drawn images" not in table.to_html()
     table = table.data.set_index("experiment")
     row = table.loc["accnl"]
-    assert list(row[["published", "recorded as meant", "this execution"]]) == [
+    assert list(row[["published", "as meant", "this execution"]]) == [
         "0.7453",
         "0.7512",
         "0.2000",
     ]
-    assert table.loc["fmp3", "recorded as meant"] == "–" and table.loc["fmp3", "this execution"] == ""
+    assert table.loc["fmp3", "as meant"] == "–" and table.loc["fmp3", "this execution"] == ""
 
 
 def test_what_was_not_run_says_what_it_needs(project):

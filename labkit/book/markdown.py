@@ -1,5 +1,6 @@
 """Tables and other pieces of MyST Markdown for generated pages."""
 
+import re
 from collections.abc import Iterable, Sequence
 
 
@@ -13,7 +14,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]], *, classes: s
 
 def cell(value: object) -> str:
     """A value that stays inside its cell."""
-    return " ".join(str(value).split()).replace("|", "\\|")
+    return re.sub(r"[ \t\n]+", " ", str(value)).strip(" ").replace("|", "\\|")  # a no-break space stays
 
 
 def dropdown(title: str, *content: str, open: bool = False) -> str:
