@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -560,6 +561,11 @@ def test_slips_that_differ_in_more_than_one_thing_say_so():
     one = says["custom_vgg_cutmix_one_batch_as_run"]
     assert "64 images" in one and "mixed anew in every epoch and wrongly divided by 255" in one
     assert "as the report built it" in says["custom_resnet10_basic_as_run"]
+    slips = {cell.name: cell.slip for cell in (*AS_RUN, *CUT_DOWN)}
+    assert slips["custom_resnet10_basic_as_run"] == "augmented once, as the report built it"
+    listed = Path("notebooks/cifar100.md").read_text(encoding="utf-8")
+    for slip in {part for said in slips.values() for part in said.split(", ")} - {""}:
+        assert f"- {slip}: " in listed or f'- "{slip}": ' in listed
 
 
 def test_slips_are_compared_with_what_was_meant():
@@ -574,6 +580,7 @@ def test_slips_are_compared_with_what_was_meant():
     )
     assert table["cost"].astype(float).round(2).tolist() == [0.03, 0.54]
     assert table["seeds"].tolist() == ["2 and 1", "1 and 1"]
+    assert table["slip"].to_dict() == {"mlp": "augmented once", "custom_vgg": "one batch"}
 
 
 def test_a_third_of_the_boxes_of_cutmix_cover_less_than_a_tenth_as_the_chapter_says():

@@ -53,7 +53,7 @@ def test_what_no_report_has_is_named_by_its_record(monkeypatch):
 
 
 def test_what_a_leak_is_worth_is_told_by_images_that_no_protocol_touches(monkeypatch):
-    texts = {"finding": "{run[resnet8_model2]} and {unseen[resnet8_model2]}.", "open": "Not yet."}
+    texts = {"finding": "{run[resnet8_model2]} and {unseen[resnet8_model2-report000]}.", "open": "Not yet."}
     (leaky,) = scoreboard.row("noisy_cifar/resnet8_model2").as_run.runs
     test, unseen = (100 * leaky.metrics[part]["accuracy"] for part in ("test", "unseen"))
     assert cover.sentence("noisy_cifar", texts) == f"{test:.1f} % and {unseen:.1f} %."

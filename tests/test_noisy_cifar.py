@@ -418,7 +418,7 @@ def test_what_a_cleaner_gains_is_told_apart_from_training_further(committed):
     said = says.corrected({}, "honest")
     assert "`vgg` names 0.6000 of the test images." in said
     assert "it names 0.6800, and with a cleaner 0.7000: +8.0 points come of training further" in said
-    assert "+2.0 of the cleaner, within the 2.9 that the choice of images allows." in said
+    assert "+2.0 of the cleaner, within the 2.9 that the choice of images allows, with one seed each." in said
     committed[-1] = tested("_uncorrected", 650)
     assert "+5.0 of the cleaner, more than the 2.9 " in says.corrected({}, "honest")
     leaky = [tested(stage, n, way="report000") for stage, n in (("", 6), ("_uncorrected", 7), ("_model2", 8))]

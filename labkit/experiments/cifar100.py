@@ -45,6 +45,9 @@ _SAYS = {
 }
 
 
+_SLIPS = {"basic": "augmented once", "cutmix": "divided by 255", "cutmix_one_batch": "one batch"}
+
+
 @dataclass(frozen=True)
 class Cell:
     """One place in the grid: a model, an augmentation, and whether the report's slips are kept."""
@@ -65,6 +68,13 @@ class Cell:
         built = " as the report built it" if self.as_run and _differs(self.model) else ""
         way = f"{self.augmentation}_as_run" if self.as_run else self.augmentation
         return f"{self.model}{built}, {_SAYS.get(way) or _SAYS[self.augmentation]}."
+
+    @property
+    def slip(self) -> str:
+        """What of the report's code it repeats, in the words of the chapter's list; empty as meant."""
+        images = _SLIPS.get(self.augmentation, "")
+        built = "as the report built it" if _differs(self.model) else ""
+        return ", ".join(filter(None, [images, built])) if self.as_run else ""
 
     @property
     def recipe(self) -> Recipe:

@@ -244,15 +244,15 @@ def code_of(function: Callable) -> Code:
 
 def slips(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
     """Validation accuracy of networks trained as meant and with the report's slips, means over seeds."""
-    rows = {}
+    rows = []
     for cell in (*AS_RUN, *CUT_DOWN):
         meant = as_meant(cell)
         if runs.get(cell.name) and runs.get(meant.name):
             right, wrong = (fmean(run.validated for run in runs[name]) for name in (meant.name, cell.name))
             seeds = f"{len(runs[meant.name])} and {len(runs[cell.name])}"
-            says = cell.says.rstrip(".")
-            rows[says] = {"as meant": right, "as run": wrong, "cost": right - wrong, "seeds": seeds}
-    return pd.DataFrame(rows, index=["as meant", "as run", "cost", "seeds"]).T
+            rows.append((cell.model, cell.slip, right, wrong, right - wrong, seeds))
+    columns = ["network", "slip", "as meant", "as run", "cost", "seeds"]
+    return pd.DataFrame(rows, columns=columns).set_index("network")
 
 
 def cost_of_slips(here: Mapping[str, Run]) -> Any:

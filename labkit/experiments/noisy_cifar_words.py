@@ -201,7 +201,8 @@ def _corrected(name: str, protocol: str, runs: Runs) -> str:
         f"Under the protocol `{protocol}`{bits}, `{name}` names {first:.4f} of the {_PARTS[part]}. Trained "
         f"further on the images of Model II, with no label corrected, it names {further:.4f}, and with a "
         f"cleaner {cleaned:.4f}: {100 * (further - first):+.1f} points come of training further, "
-        f"{worth:+.1f} of the cleaner, {says} the {chance:.1f} that the choice of images allows."
+        f"{worth:+.1f} of the cleaner, {says} the {chance:.1f} that the choice of images allows, with one "
+        "seed each."
     )
 
 
