@@ -497,8 +497,8 @@ def _from_random_weights(run: Run) -> bool:
 
 
 def unbroken(side: Side) -> str:
-    """A mean with its spread as a cell of a table shows it: a line may end before the seeds alone."""
-    text = str(side).replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
+    """A mean with its spread for a cell of a table: lines may end before the ± and before the seeds alone."""
+    text = str(side).replace("± ", "±\N{NO-BREAK SPACE}")
     return text.replace(" seeds", "\N{NO-BREAK SPACE}seeds") or "–"
 
 

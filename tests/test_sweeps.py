@@ -196,6 +196,15 @@ def test_what_would_come_again_is_not_tried_again(tmp_path):
     assert (again, never) == ([True, True], [False, False])
 
 
+def test_a_notebook_that_its_own_sweep_saw_fail_is_not_tried_again(tmp_path):
+    one, error = declared.Cell("cell", "cifar100", {}, {}), RunError("a cell failed")
+    report = tmp_path / "mine" / "failed" / "cell.txt"
+    report.parent.mkdir(parents=True)
+    report.write_text("a cell failed")
+    again = [one_cell._may_pass(one, tmp_path / sweep, error) for sweep in ("mine", "another")]
+    assert again == [False, True]
+
+
 @pytest.mark.parametrize(
     ("run", "stages"),
     [
